@@ -1,0 +1,27 @@
+"""A strict test run: four fake CPU devices, no silent rank promotion, warnings are errors."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_NUM_CPU_DEVICES"] = "4"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+
+import pytest
+from absl import flags
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _parsed_flags():
+    # grain's worker processes read absl flags, which `app.run` would have parsed.
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> pathlib.Path:
+    """Real images and weights, kept beside the checkout where the developers have them."""
+    path = pathlib.Path(__file__).resolve().parents[2] / "shared"
+    if not (path / "data").is_dir():
+        pytest.skip(f"no real data at {path}")
+    return path

@@ -1,0 +1,211 @@
+"""The target grid and the YOLOv1 loss as slow loops over images, cells, boxes and classes.
+
+Written from the formulas (Redmon et al. 2016, section 2 and eq. 3, in the form of the PyTorch
+reference: the IoU as the objectness target and a signed square root) and without looking at the
+package, which it imports nothing of. Everything is plain Python in float64, so that a reader can
+check each line against the formula; `test_loss.py` compares the vectorised loss with it.
+
+Letters: B images, M padded objects of an image, S grid side, K boxes per cell, C classes.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+TERMS = ("xy", "wh", "object", "no_object", "class")
+
+
+class SlowTargets(NamedTuple):
+    """What a cell has to predict; the fields in the order of the package's own targets."""
+
+    object_mask: np.ndarray  # bool [B, S, S]
+    boxes_cxcywh: np.ndarray  # [B, S, S, 4] in [0, 1] of the image
+    classes: np.ndarray  # [B, S, S, C]
+
+
+class SlowLoss(NamedTuple):
+    """The loss of a batch, its gradient, and what a test needs to judge both.
+
+    `scales` has the arrays of `gradients` with every difference (p - t) replaced by the size of
+    its operands: the rounding error of a gradient in any precision is a few ulps of its scale, and
+    where the scale is 0 the gradient must be exactly 0.
+    """
+
+    terms: dict[str, float]
+    gradients: dict[str, np.ndarray]  # "boxes", "confidence", "class_scores"
+    scales: dict[str, np.ndarray]
+    responsible: np.ndarray  # int [B, S, S]: the box that answers for the cell, -1 without object
+    objectness: np.ndarray  # [B, S, S]: the target of that box's confidence
+
+
+def slow_encode(
+    boxes_xyxy, labels, valid, *, grid_size, num_classes, collision="last", class_target="all"
+) -> SlowTargets:
+    """Objects [B, M, ...] into their cells, one after the other in the order of the list.
+
+    The cell is found in the precision of `boxes_xyxy`: on a border, rounding decides.
+    """
+    num_images, num_rows = valid.shape
+    object_mask = np.zeros((num_images, grid_size, grid_size), bool)
+    boxes_cxcywh = np.zeros((num_images, grid_size, grid_size, 4), boxes_xyxy.dtype)
+    classes = np.zeros((num_images, grid_size, grid_size, num_classes), boxes_xyxy.dtype)
+    for image in range(num_images):
+        for row in range(num_rows):
+            if not valid[image, row]:
+                continue
+            left, top, right, bottom = boxes_xyxy[image, row]
+            centre_x, centre_y = (left + right) / 2, (top + bottom) / 2
+            # A centre on the right or lower edge of the image belongs to the last cell.
+            i = min(int(centre_y * grid_size), grid_size - 1)
+            j = min(int(centre_x * grid_size), grid_size - 1)
+            owns = collision == "last" or not object_mask[image, i, j]
+            if owns:
+                boxes_cxcywh[image, i, j] = centre_x, centre_y, right - left, bottom - top
+            if class_target == "all":
+                classes[image, i, j, labels[image, row]] = 1
+            elif owns:
+                classes[image, i, j] = 0
+                classes[image, i, j, labels[image, row]] = 1
+            object_mask[image, i, j] = True
+    return SlowTargets(object_mask, boxes_cxcywh, classes)
+
+
+def slow_iou(a, b) -> float:
+    """IoU of two boxes (centre x, centre y, w, h), 0 where they do not meet."""
+    width = min(a[0] + a[2] / 2, b[0] + b[2] / 2) - max(a[0] - a[2] / 2, b[0] - b[2] / 2)
+    height = min(a[1] + a[3] / 2, b[1] + b[3] / 2) - max(a[1] - a[3] / 2, b[1] - b[3] / 2)
+    intersection = max(0.0, width) * max(0.0, height)
+    if intersection <= 0:
+        return 0.0
+    return intersection / (abs(a[2] * a[3]) + b[2] * b[3] - intersection)
+
+
+def signed_sqrt(z: float, epsilon: float) -> tuple[float, float]:
+    """S(z) = sign(z) sqrt(|z| + epsilon) with sign(0) = 0, and its derivative.
+
+    S jumps at 0; the derivative there is that of the formula taken factor by factor, as automatic
+    differentiation does: sign' = 0 and |z|' = sign(0) = 0, so 0.
+    """
+    if z == 0:
+        return 0.0, 0.0
+    root = math.sqrt(abs(z) + epsilon)
+    return math.copysign(root, z), 1 / (2 * root)
+
+
+def slow_loss(
+    boxes,
+    confidence,
+    class_scores,
+    targets: SlowTargets,
+    *,
+    coordinate_weight=5.0,
+    object_weight=1.0,
+    no_object_weight=0.5,
+    class_weight=1.0,
+    objectness_target="iou",
+    no_object_boxes="all",
+    xy_unit="image",
+    class_loss="squared",
+    sqrt_epsilon=1e-5,
+    reduction="sum",
+    frozen: SlowLoss | None = None,
+) -> SlowLoss:
+    """The five terms and the gradient of their sum.
+
+    Args:
+      boxes: [B, S, S, K, 4] x, y, w, h as the network puts them out.
+      confidence: [B, S, S, K].
+      class_scores: [B, S, S, C].
+      targets: what the cells have to predict.
+      frozen: take the responsible boxes and the objectness targets from this result, which is how
+        the gradient sees them: constants.
+    """
+    boxes, confidence, class_scores, target_boxes, target_classes = (
+        np.asarray(array, np.float64)
+        for array in (boxes, confidence, class_scores, targets.boxes_cxcywh, targets.classes)
+    )
+    num_images, side, _, num_boxes = confidence.shape
+    num_classes = class_scores.shape[-1]
+    terms = dict.fromkeys(TERMS, 0.0)
+    arrays = {"boxes": boxes, "confidence": confidence, "class_scores": class_scores}
+    gradients = {name: np.zeros_like(array) for name, array in arrays.items()}
+    scales = {name: np.zeros_like(array) for name, array in arrays.items()}
+    responsible = np.full((num_images, side, side), -1)
+    objectness = np.zeros((num_images, side, side))
+    cell = 1 / side if xy_unit == "image" else 1.0  # the side of a cell in the unit of x and y
+
+    def add_square(term, weight, name, index, value, target, slope=1.0, scale=None):
+        terms[term] += weight * (value - target) ** 2
+        gradients[name][index] += 2 * weight * (value - target) * slope
+        size = abs(value) + abs(target) if scale is None else scale
+        scales[name][index] += 2 * weight * size * slope
+
+    for image, i, j in np.ndindex(num_images, side, side):
+        at = (image, i, j)
+        has_object = bool(targets.object_mask[at])
+        target = [float(number) for number in target_boxes[at]]
+
+        if has_object:
+            best_iou = -1.0
+            for k in range(num_boxes):
+                x, y, w, h = (float(number) for number in boxes[(*at, k)])
+                centre_x = (x + j * cell) * (1 / side) / cell
+                centre_y = (y + i * cell) * (1 / side) / cell
+                iou = slow_iou((centre_x, centre_y, w, h), target)
+                if iou > best_iou:  # strictly: of equals the first answers
+                    best_iou, responsible[at] = iou, k
+            objectness[at] = best_iou if objectness_target == "iou" else 1.0
+            if frozen is not None:
+                responsible[at] = frozen.responsible[at]
+                objectness[at] = frozen.objectness[at]
+
+        for k in range(num_boxes):
+            index = (*at, k)
+            value = float(confidence[index])
+            if k != responsible[at]:
+                if no_object_boxes == "all" or not has_object:
+                    add_square("no_object", no_object_weight, "confidence", index, value, 0.0)
+                continue
+            goal = float(objectness[at])
+            # An IoU is a number between 0 and 1 whose rounding error does not shrink with it.
+            add_square(
+                "object", object_weight, "confidence", index, value, goal, scale=abs(value) + 1
+            )
+            for axis, place in ((0, j), (1, i)):
+                offset = target[axis] * side * cell - place * cell
+                value = float(boxes[(*index, axis)])
+                size = abs(value) + target[axis] * side * cell
+                add_square(
+                    "xy", coordinate_weight, "boxes", (*index, axis), value, offset, scale=size
+                )
+            for axis in (2, 3):
+                root, slope = signed_sqrt(float(boxes[(*index, axis)]), sqrt_epsilon)
+                goal = math.sqrt(target[axis])
+                add_square("wh", coordinate_weight, "boxes", (*index, axis), root, goal, slope)
+
+        if not has_object:
+            continue
+        if class_loss == "squared":
+            for c in range(num_classes):
+                value, goal = float(class_scores[(*at, c)]), float(target_classes[(*at, c)])
+                add_square("class", class_weight, "class_scores", (*at, c), value, goal)
+        else:
+            scores = [float(score) for score in class_scores[at]]
+            top = max(scores)
+            total = sum(math.exp(score - top) for score in scores)
+            count = float(sum(target_classes[at]))
+            for c in range(num_classes):
+                share = float(target_classes[(*at, c)]) / count
+                log_probability = scores[c] - top - math.log(total)
+                probability = math.exp(log_probability)
+                terms["class"] -= class_weight * share * log_probability
+                gradients["class_scores"][(*at, c)] = class_weight * (probability - share)
+                # Rounding enters through the scores that the logarithm adds up, so not below 1.
+                scales["class_scores"][(*at, c)] = class_weight * (1 + share)
+
+    if reduction == "mean":
+        terms = {name: value / num_images for name, value in terms.items()}
+        gradients = {name: array / num_images for name, array in gradients.items()}
+        scales = {name: array / num_images for name, array in scales.items()}
+    return SlowLoss(terms, gradients, scales, responsible, objectness)
