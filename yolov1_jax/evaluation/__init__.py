@@ -1,0 +1,7 @@
+"""From raw boxes to average precision, on the host: NumPy only, so it can be read and run alone.
+
+detections.py     what is found and what is true, per image
+nms.py            score threshold and per-class non-maximum suppression
+mean_ap.py        the PASCAL VOC rules
+seed_protocol.py  the PyTorch reference's own measure, for a like-for-like row
+"""
