@@ -1,0 +1,1 @@
+"""The network: images -> raw grid. The only folder that imports flax."""
