@@ -1,0 +1,151 @@
+"""Encoded images: what a file's header says, and its pixels as uint8 RGB.
+
+JPEG, PNG, BMP and WebP are read, whatever the file's name ends in: the formats that every build of
+OpenCV from 4.11 on and Pillow both decode. Pixels are always taken as stored: an EXIF orientation
+is a matter of the annotation (see `folder.py`), not of decoding. No JAX here: loader workers
+decode, and they should not start a device.
+"""
+
+import os
+from collections.abc import Callable
+from typing import BinaryIO, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from yolov1_jax.data.records import UnusableFile
+from yolov1_jax.errors import UserError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # in any case; the first one found is used
+
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+_END = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # marker EOI; the last chunk and its CRC
+_EXIF_ORIENTATION = 0x0112
+_PNG_BIT_DEPTH = 24  # position of this byte in a PNG file: signature 8, chunk head 8, size 8
+
+# How to turn stored pixels into the upright view, by EXIF orientation (1 = already upright).
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: np.rot90(image, 1),
+}
+SWAPS_SIDES = (5, 6, 7, 8)  # orientations under which height and width change places
+
+
+class ImageHeader(NamedTuple):
+    """What a file says about its image before any pixel is decoded."""
+
+    height: int  # of the stored image
+    width: int
+    orientation: int = 1  # EXIF, 1 to 8
+    has_alpha: bool = False
+    is_16_bit: bool = False
+
+
+def decode_image(encoded: bytes, name: str) -> np.ndarray:
+    """The pixels of an encoded image, as stored.
+
+    Greyscale is repeated over the three channels, a palette looked up, CMYK converted without a
+    colour profile. Transparency is dropped: the colours under it are shown. Of 16 bits the high 8
+    are kept. A JPEG whose data are damaged in the middle decodes, with a warning by libjpeg, to an
+    image that is wrong from there on; one that is cut short does not.
+
+    Args:
+      encoded: the bytes of a JPEG, PNG, BMP or WebP file.
+      name: of the image, for the message.
+
+    Returns:
+      uint8 RGB [height, width, 3].
+
+    Raises:
+      UserError: the bytes are not an image that can be decoded.
+    """
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    except cv2.error:  # no bytes at all, or more pixels than OpenCV allows
+        image = None
+    if image is None:
+        raise UserError(
+            f"{name}: expected an intact JPEG, PNG, BMP or WebP image, found {len(encoded)} bytes"
+            " that do not decode; replace the file or take it out of the data"
+        )
+    return image  # [height, width, 3]
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Stored pixels [height, width, ...] turned as the EXIF `orientation` (1 to 8) asks."""
+    turn = _UPRIGHT.get(orientation)
+    return image if turn is None else np.ascontiguousarray(turn(image))
+
+
+def read_header(path: str | os.PathLike) -> ImageHeader:
+    """Reads the header of an image file and checks that the file is complete.
+
+    Cheap for a JPEG or PNG that ends as it should. Any other is decoded once here, so that a file
+    cut short is found before training, not in it.
+
+    Raises:
+      UnusableFile: the file is missing, empty, cut short or not an image.
+    """
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise UnusableFile("image is empty")
+            return _read_header(file)
+    except FileNotFoundError:
+        raise UnusableFile("image is missing") from None
+    except OSError:
+        raise UnusableFile("image cannot be read") from None
+
+
+def _read_header(file: BinaryIO) -> ImageHeader:
+    try:
+        image = Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise UnusableFile("image is not JPEG, PNG, BMP or WebP") from None
+    except Image.DecompressionBombError:
+        raise UnusableFile("image is too large") from None
+    except Exception:  # the parsers of a broken header raise what they please
+        raise UnusableFile("image has a broken header") from None
+    exif = image.info.get("exif")  # asked first: getexif() decodes the pixels of a PNG without
+    width, height = image.size
+    has_alpha = image.has_transparency_data
+    if not _ends_as_it_should(file, image.format):
+        file.seek(0)
+        try:
+            decode_image(file.read(), "")
+        except UserError:
+            raise UnusableFile("image is cut short or broken") from None
+    file.seek(0)
+    start = file.read(_PNG_BIT_DEPTH + 1)
+    return ImageHeader(
+        height=height,
+        width=width,
+        orientation=_orientation(exif) if exif else 1,
+        has_alpha=has_alpha,
+        is_16_bit=image.format == "PNG" and start[_PNG_BIT_DEPTH] == 16,
+    )
+
+
+def _ends_as_it_should(file: BinaryIO, image_format: str | None) -> bool:
+    end = _END.get(image_format or "")
+    if end is None:
+        return False
+    file.seek(-len(end), os.SEEK_END)
+    return file.read() == end
+
+
+def _orientation(exif: bytes) -> int:
+    tags = Image.Exif()
+    try:
+        tags.load(exif)
+        orientation = tags.get(_EXIF_ORIENTATION, 1)
+    except Exception:  # a camera's broken EXIF block does not make its picture unusable
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
