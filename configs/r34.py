@@ -1,0 +1,112 @@
+"""The PyTorch reference's recipe: YOLOv1 with a ResNet-34 backbone on PASCAL VOC 2007 + 2012.
+
+Reproduces  "Object detection from scratch with Pytorch: YOLOv1" (notebook yolov1-v2 of 2021-09,
+            gitE0Z9/pytorch-implementations): VOC2007 test mAP 57.3 by its own evaluation
+            (`--config.eval.protocol=seed`), trained on VOC2007 + VOC2012 trainval, 16,551 images.
+Command     python -m yolov1_jax.main --config=configs/r34.py \
+                --config.model.pretrained=resnet34.safetensors
+Expected    150 epochs. Neither the time nor the result has been measured by this project.
+Needs       a GPU or TPU, the VOC tars (or the network), and ImageNet weights in torchvision's
+            naming as a safetensors file. VOC2012 alone, as the article's text says:
+            --config.data.train="voc/2012:train+validation"
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0  # initial weights, order of the images, augmentation
+    config.image_size = 448  # pixels, both sides; images are stretched to it
+    config.compute_dtype = "float32"  # or "bfloat16"; parameters and statistics stay float32
+
+    config.data = data = ConfigDict()
+    data.source = "tfds"  # "tfds" (PASCAL VOC), "folder" (a VOCdevkit-like tree) or "synthetic"
+    # tfds: its data_dir, by default ~/tensorflow_datasets; folder: the top of the tree
+    data.root = config_dict.placeholder(str)
+    data.train = ("voc/2007:train+validation", "voc/2012:train+validation")
+    data.eval = ("voc/2007:test",)
+    data.num_workers = 8  # loader processes; 0 loads in threads of the main process
+    data.train_difficult = False  # whether objects marked `difficult` are trained on
+    data.unknown_classes = "refuse"  # or "skip": objects of classes that class_names lacks
+
+    # Augmentation of the reference, albumentations 1.0 in its order and with its defaults pinned.
+    data.augmentation = augmentation = ConfigDict()
+    augmentation.enabled = True
+    augmentation.flip_probability = 0.5  # left to right
+    augmentation.color_probability = 0.5
+    augmentation.brightness = 0.2  # factor drawn from [1 - b, 1 + b]; likewise the next two
+    augmentation.contrast = 0.2
+    augmentation.saturation = 0.2
+    augmentation.hue = 0.2  # shift drawn from [-h, h], in turns of the colour circle
+    augmentation.affine_probability = 0.5
+    augmentation.shift = 0.0625  # drawn per axis from [-s, s], in image sizes
+    augmentation.scale = 0.1  # one factor drawn from [1 - s, 1 + s], about the centre
+    augmentation.min_area = 1024.0  # pixels^2 of the network input; smaller boxes are dropped
+    augmentation.min_visibility = 0.3  # fraction of its area that a box must keep
+
+    config.model = model = ConfigDict()
+    model.backbone = "resnet34"  # "resnet18", "resnet34" or "resnet50"
+    model.grid_size = 7  # S
+    model.boxes_per_cell = 2  # K
+    # None: the 20 of VOC (tfds), or those found in the training annotations (folder)
+    model.class_names = config_dict.placeholder(tuple)
+    model.pretrained = config_dict.placeholder(str)  # safetensors file, torchvision's naming
+    model.width_multiplier = 1.0  # of all channels; 1 is torchvision's network
+    model.head_channels = 1024
+    model.head_neck_channels = config_dict.placeholder(int)  # 256: the later library's extra layer
+    model.head_negative_slope = 0.0  # 0 is ReLU, 0.1 the leaky ReLU of the paper
+    # The reference only divides by 255, although its backbone was trained with ImageNet's mean
+    # (0.485, 0.456, 0.406) and standard deviation (0.229, 0.224, 0.225).
+    model.pixel_mean = (0.0, 0.0, 0.0)  # of RGB in [0, 1]
+    model.pixel_std = (1.0, 1.0, 1.0)
+
+    config.loss = loss = ConfigDict()
+    loss.coordinate_weight = 5.0  # lambda_coord
+    loss.object_weight = 1.0
+    loss.no_object_weight = 0.5  # lambda_noobj
+    loss.class_weight = 1.0
+    loss.objectness_target = "iou"  # or "one"
+    loss.no_object_boxes = "all"  # that are not responsible; or "empty_cells" only
+    loss.xy_unit = "image"  # of x and y in a cell: "image" (reference) or "cell" (paper)
+    loss.class_loss = "squared"  # or "softmax"
+    loss.sqrt_epsilon = 1e-5
+    loss.reduction = "sum"  # over the batch; or "mean"
+    loss.collision = "last"  # which object of a shared cell owns its box: "last" or "first"
+    loss.class_target = "all"  # classes of a shared cell: of "all" its objects or of the "winner"
+
+    config.train = train = ConfigDict()
+    train.batch_size = 16  # images per step, over all devices; BatchNorm sees this many
+    train.accumulation_steps = 4  # steps per update of the weights: 64 images
+    train.num_epochs = 150.0
+    train.num_steps = config_dict.placeholder(int)  # wins over num_epochs
+    train.log_every_steps = 50
+    train.eval_every_epochs = 10.0
+    train.eval_every_steps = config_dict.placeholder(int)  # wins over eval_every_epochs
+    train.checkpoint_every_steps = 1000  # besides one at every evaluation
+    train.keep_checkpoints = 2  # the latest ones; the best is kept as well
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.name = "adam"  # "adam", "adamw" or "sgd"
+    optimizer.learning_rate = 1e-4
+    optimizer.weight_decay = 5e-4  # adam, sgd: L2 added to the gradient; of every parameter
+    optimizer.beta1 = 0.9  # adam
+    optimizer.beta2 = 0.999  # adam
+    optimizer.epsilon = 1e-8  # adam
+    optimizer.momentum = 0.9  # sgd
+    optimizer.schedule = "constant"  # "constant", "step" or "cosine"
+    optimizer.warmup_epochs = 0.0  # linear from 0
+    optimizer.decay_epochs = ()  # "step": where the rate is multiplied by decay_factor
+    optimizer.decay_factor = 0.1
+    optimizer.final_fraction = 0.0  # "cosine": of the learning rate, at the end
+    optimizer.clip_norm = config_dict.placeholder(float)  # of the gradient, over all parameters
+    optimizer.ema_decay = config_dict.placeholder(float)  # average of the weights, for evaluation
+
+    config.eval = evaluation = ConfigDict()
+    evaluation.protocol = "voc07"  # "voc07" (11 points), "voc10" (area) or "seed" (the reference's)
+    # The reference's 0.3 is part of the "seed" protocol; official AP needs the low scores too.
+    evaluation.score_threshold = 0.005
+    evaluation.nms_iou_threshold = 0.5
+    evaluation.classes_per_box = "best"  # or "all": a box may be detected as several classes
+    evaluation.batch_size = 32
+    return config.lock()

@@ -1,0 +1,139 @@
+"""Configs as the programs see them: from the command line, to and from JSON, checked.
+
+A config is a locked ConfigDict that a file's `get_config()` returns; all keys and
+their meaning stand in configs/r34.py.
+"""
+
+import difflib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from yolov1_jax.errors import UserError
+
+CHOICES = {
+    "compute_dtype": ("float32", "bfloat16"),
+    "data.source": ("tfds", "folder", "synthetic"),
+    "data.unknown_classes": ("refuse", "skip"),
+    "model.backbone": ("resnet18", "resnet34", "resnet50"),
+    "loss.objectness_target": ("iou", "one"),
+    "loss.no_object_boxes": ("all", "empty_cells"),
+    "loss.xy_unit": ("image", "cell"),
+    "loss.class_loss": ("squared", "softmax"),
+    "loss.reduction": ("sum", "mean"),
+    "loss.collision": ("last", "first"),
+    "loss.class_target": ("all", "winner"),
+    "optimizer.name": ("adam", "adamw", "sgd"),
+    "optimizer.schedule": ("constant", "step", "cosine"),
+    "eval.protocol": ("voc07", "voc10", "seed"),
+    "eval.classes_per_box": ("best", "all"),
+}
+
+# (lowest allowed value, whether that value itself is allowed)
+LOWER_BOUNDS = {
+    "image_size": (32, True),
+    "data.num_workers": (0, True),
+    "model.grid_size": (1, True),
+    "model.boxes_per_cell": (1, True),
+    "model.width_multiplier": (0, False),
+    "model.head_channels": (1, True),
+    "model.head_neck_channels": (1, True),
+    "loss.coordinate_weight": (0, True),
+    "loss.object_weight": (0, True),
+    "loss.no_object_weight": (0, True),
+    "loss.class_weight": (0, True),
+    "loss.sqrt_epsilon": (0, False),
+    "train.batch_size": (1, True),
+    "train.accumulation_steps": (1, True),
+    "train.num_epochs": (0, False),
+    "train.num_steps": (1, True),
+    "train.log_every_steps": (1, True),
+    "train.eval_every_epochs": (0, False),
+    "train.eval_every_steps": (1, True),
+    "train.checkpoint_every_steps": (1, True),
+    "train.keep_checkpoints": (1, True),
+    "optimizer.learning_rate": (0, False),
+    "optimizer.weight_decay": (0, True),
+    "optimizer.warmup_epochs": (0, True),
+    "eval.score_threshold": (0, True),
+    "eval.nms_iou_threshold": (0, True),
+    "eval.batch_size": (1, True),
+}
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """{"train.batch_size": 16, ...}."""
+
+    def walk(node: ConfigDict, prefix: str) -> Iterator[tuple[str, Any]]:
+        for key in node:
+            value = node[key]
+            if isinstance(value, ConfigDict):
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return dict(walk(config, ""))
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError at the first value that cannot be right."""
+    flat = flatten(config)
+    for key, choices in CHOICES.items():
+        if flat[key] not in choices:
+            near = difflib.get_close_matches(str(flat[key]), choices, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"config.{key} must be one of {choices}, got {flat[key]!r}{hint}")
+    for key, (bound, inclusive) in LOWER_BOUNDS.items():
+        value = flat[key]
+        if value is not None and not (value >= bound if inclusive else value > bound):
+            sign = ">=" if inclusive else ">"
+            raise UserError(f"config.{key} must be {sign} {bound}, got {value!r}")
+    if config.train.num_steps is None and config.train.num_epochs is None:
+        raise UserError("config.train needs num_steps or num_epochs, got neither: set one")
+    for split in ("train", "eval"):
+        if not config.data[split]:
+            raise UserError(f"config.data.{split} is empty: name at least one split")
+    if config.data.source == "folder" and config.data.root is None:
+        raise UserError(
+            "config.data.root is not set: the folder source needs the top of the tree, for example "
+            "--config.data.root=VOCdevkit"
+        )
+
+
+def unknown_key_message(config: ConfigDict, key: str) -> str:
+    """One line for a mistyped `config.<key>`, with the nearest key that exists."""
+    known = list(flatten(config))
+    near = difflib.get_close_matches(key, known, 1, cutoff=0.4)
+    last = key.rsplit(".", 1)[-1]
+    near = near or [k for k in known if k.rsplit(".", 1)[-1] == last]
+    hint = f"did you mean config.{near[0]}?" if near else f"the sections are {sorted(config)}"
+    return f"config.{key} does not exist: {hint}"
+
+
+def replace(config: ConfigDict, key: str, value: Any) -> ConfigDict:
+    """A copy in which one value ("model.class_names") is another."""
+    copy = config.copy_and_resolve_references()
+    copy.update_from_flattened_dict({key: value})
+    return copy.lock()
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+    return json.loads(config.to_json_best_effort())
+
+
+def from_json(values: dict[str, Any]) -> ConfigDict:
+    """The inverse of `to_json`: lists become the tuples that configs are written with."""
+
+    def restore(value: Any) -> Any:
+        if isinstance(value, dict):
+            return ConfigDict({key: restore(item) for key, item in value.items()})
+        return tuple(value) if isinstance(value, list) else value
+
+    return restore(values).lock()
+
+
+def split_list(splits: tuple[str, ...]) -> tuple[str, ...]:
+    """("a,b", "c") -> ("a", "b", "c"): on a command line, commas are easier than a tuple."""
+    return tuple(part.strip() for split in splits for part in split.split(",") if part.strip())

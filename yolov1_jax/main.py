@@ -1,0 +1,56 @@
+"""Trains a YOLOv1 detector, evaluates it and draws the results.
+
+    python -m yolov1_jax.main
+    python -m yolov1_jax.main --config=configs/r34.py --workdir=runs/r34 \
+        --config.train.batch_size=8
+
+The same command run again continues from the last checkpoint. All config keys stand, with their
+meaning, in configs/r34.py; any of them can be set as --config.<section>.<key>=<value>.
+"""
+
+import logging
+import os
+import pathlib
+
+# The loader decodes and warps images on the cores that XLA computes on; oversubscribing them with
+# one thread pool per library costs more than it gives.
+os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from yolov1_jax import command_line
+from yolov1_jax.train import train_and_evaluate
+
+_DEFAULT_CONFIG = pathlib.Path(__file__).resolve().parents[1] / "configs" / "quickstart.py"
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", str(_DEFAULT_CONFIG), "file with a get_config() function", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "run folder; by default runs/<name of the config file>"
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "one of several processes; SLURM, TPU and Kubernetes tell which"
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of process 0, where nothing tells; implies --distributed"
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "with --coordinator: how many there are"
+)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "with --coordinator: which of them this is")
+
+
+def main(_: list[str]) -> None:
+    logging.getLogger().setLevel(logging.WARNING)
+    if _DISTRIBUTED.value or _COORDINATOR.value is not None:
+        jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}")
+    train_and_evaluate(_CONFIG.value, workdir)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,95 @@
+"""The run folder: config.json, and the places of everything else.
+
+<workdir>/config.json        resolved config, class names, versions of the libraries
+<workdir>/metrics.jsonl      a JSON object per row, train and eval
+<workdir>/checkpoints/<step> latest, and best by mAP
+<workdir>/eval/<step>.json   results of an evaluation
+<workdir>/report/*.png       pictures
+<workdir>/tensorboard/
+"""
+
+import importlib.metadata
+import json
+import logging
+import os
+import pathlib
+import platform
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from yolov1_jax import config as configs
+from yolov1_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_PACKAGES = ("yolov1_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+# What makes a checkpoint's arrays mean something else: never changed in the middle of a run.
+_FIXED_SECTIONS = ("model", "image_size")
+
+
+def checkpoints_dir(workdir: pathlib.Path) -> pathlib.Path:
+    return workdir / "checkpoints"
+
+
+def metrics_path(workdir: pathlib.Path) -> pathlib.Path:
+    return workdir / "metrics.jsonl"
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a file that is either there and whole, or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    temporary.replace(path)
+
+
+def write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Writes config.json, after comparing it with the one that a run here has left.
+
+    Raises:
+      UserError: the folder holds a run of another model.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        _compare(workdir, read_config(workdir), config)
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    versions["python"] = platform.python_version()
+    write_json(path, {"config": configs.to_json(config), "versions": versions})
+
+
+def read_config(workdir: pathlib.Path) -> ConfigDict:
+    """The config of the run in a folder.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"expected the config.json of a run in {workdir}, found none: give the --workdir of a "
+            "run that was started with yolov1_jax.main"
+        )
+    try:
+        return configs.from_json(json.loads(path.read_text())["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"expected a run's config in {path}, found {type(error).__name__}: {error}; "
+            "start again with another --workdir"
+        ) from error
+
+
+def _compare(workdir: pathlib.Path, old: ConfigDict, new: ConfigDict) -> None:
+    before, after = configs.flatten(old), configs.flatten(new)
+    keys = sorted(before.keys() | after.keys())
+    changed = [key for key in keys if before.get(key) != after.get(key)]
+    fixed = [key for key in changed if key.split(".")[0] in _FIXED_SECTIONS]
+    if fixed:
+        key = fixed[0]
+        raise UserError(
+            f"{workdir} holds a run with config.{key}={before.get(key)!r}, this command asks for "
+            f"{after.get(key)!r}: choose another --workdir, or the config of that run"
+        )
+    for key in changed:
+        log.warning("config.%s was %r, is now %r", key, before.get(key), after.get(key))

@@ -1,0 +1,44 @@
+"""Device mesh and the two shardings of data parallel training.
+
+The batch is split over all devices of all processes along its first axis; everything else is
+replicated. Under jit a mean over the batch, BatchNorm's included, is the mean of the global batch.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from yolov1_jax.errors import UserError
+
+
+def data_mesh() -> Mesh:
+    """A mesh with one axis, "data", over every device of every process."""
+    # Explicit axes, the default, refuse the gathers of the target grid.
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch_size(batch_size: int, name: str) -> None:
+    """Raises UserError unless the devices can share a batch evenly."""
+    if batch_size % jax.device_count():
+        raise UserError(
+            f"{name}={batch_size} cannot be split evenly over {jax.device_count()} devices: "
+            f"choose a multiple of {jax.device_count()}"
+        )
+
+
+def shard_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """This process's rows of a batch -> global arrays, spread over the devices."""
+    return {
+        name: jax.make_array_from_process_local_data(sharding, array)
+        for name, array in batch.items()
+    }
