@@ -79,6 +79,15 @@ def test_loss_figure_of_odd_histories(rows, tmp_path):
     figure.savefig(tmp_path / "losses.png")
 
 
+def test_less_than_an_epoch_is_counted_in_steps():
+    rows = [train_row(4, 2.0), train_row(8, 1.0)]
+    figure = figures.loss_figure(rows)
+    assert figure.axes[0].get_xlabel() == "step"
+    np.testing.assert_array_equal(lines_of(figure)["total"], [[4, 2], [8, 1]])
+    assert figures.mean_ap_figure([eval_row(8, 0.5)]).axes[0].get_xlabel() == "step"
+    assert figures.loss_figure([*rows, train_row(10, 1.0)]).axes[0].get_xlabel() == "epoch"
+
+
 def test_figures_of_a_history_without_their_rows():
     assert figures.loss_figure([]) is None
     assert figures.loss_figure([eval_row(10, 0.5)]) is None

@@ -1,4 +1,5 @@
 import json
+import logging
 import pathlib
 import subprocess
 import sys
@@ -133,6 +134,15 @@ def test_unreadable_files_are_reported_in_their_place(tmp_path, monkeypatch):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.jpg", "d.jpg", "e.jpg"]
 
 
+def test_boxes_without_area_are_no_detections(tmp_path):
+    def detect(images):
+        boxes = np.array([[50, 10, 20, 40], [10, 40, 20, 10], [5, 5, 5, 9], [1, 2, 3, 4.0]])
+        return [Detections(boxes, np.full(4, 0.5), np.zeros(4, int)) for _ in images]
+
+    (entry,) = predict_files(detect, NAMES, plan([str(save(tmp_path / "a.jpg"))], tmp_path / "out"))
+    assert [one["box_xyxy"] for one in entry["detections"]] == [[1, 2, 3, 4]]
+
+
 def test_the_detector_is_not_called_without_images(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"")
     (entry,) = predict_files(lambda images: 1 / 0, NAMES, plan([str(tmp_path)], tmp_path / "out"))
@@ -142,6 +152,7 @@ def test_the_detector_is_not_called_without_images(tmp_path):
 @pytest.fixture
 def run_main(tmp_path, monkeypatch):
     """`main` with the flags given and a detector that needs no run."""
+    level = logging.getLogger().level
 
     def run(*paths, **flags):
         names = ("workdir", "output", "json", "score_threshold", "step")
@@ -157,7 +168,8 @@ def run_main(tmp_path, monkeypatch):
         monkeypatch.setattr(predict, "load", lambda workdir, step: detector)
         predict.main([str(path) for path in paths])
 
-    return run
+    yield run
+    logging.getLogger().setLevel(level)
 
 
 def test_main_draws_into_the_run_folder_and_writes_json(tmp_path, run_main, capsys):

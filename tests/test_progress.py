@@ -17,6 +17,7 @@ ROW = {
     "loss/object": 2.1878276,
     "loss/no_object": 13.317212,
     "loss/class": 6.753729,
+    "gradient_norm": 872.81,
     "learning_rate": 0.0001,
     "images_per_second": 124.4,
 }
@@ -64,7 +65,7 @@ def test_plain_lines_hold_everything_on_one_line(clock):
     display.close()
     assert file.getvalue() == (
         "train  epoch 3/40  step 30/400  loss 24.26  xy 1.237  wh 0.7610  object 2.188"
-        "  no object 13.32  class 6.754  lr 1.00e-04  images/s 124.4  12:20 left\n"
+        "  no object 13.32  class 6.754  gradient 872.8  lr 1.0e-04  images/s 124.4  12:20 left\n"
     )
 
 
@@ -98,7 +99,8 @@ def test_live_display_fits_the_terminal_and_names_every_number(clock, width):
     assert "━" in text
     for name, value in [
         ("loss", "24.26"), ("xy", "1.237"), ("wh", "0.7610"), ("object", "2.188"),
-        ("no object", "13.32"), ("class", "6.754"), ("lr", "1.00e-04"), ("images/s", "124.4"),
+        ("no object", "13.32"), ("class", "6.754"), ("gradient", "872.8"),
+        ("lr", "1.0e-04"), ("images/s", "124.4"),
     ]:  # fmt: skip
         # Each value stands below its name, the last letters in one column.
         (above, column), *_ = [
@@ -180,10 +182,10 @@ def test_epochs_count_from_one_and_change_behind_the_last_step():
         (1234567, "1,234,567"),
         (12345.678, "12,346"),
         (999.96, "1,000.0"),
-        (0.00123456, "0.001235"),
-        (0.000123456, "1.23e-04"),
+        (0.0123456, "0.0123"),
+        (0.00123456, "1.2e-03"),
         (-2.5, "-2.500"),
-        (3.2e9, "3.20e+09"),
+        (3.2e9, "3.2e+09"),
     ],
 )
 def test_numbers(value, text):

@@ -78,6 +78,19 @@ class TestSummarise:
         assert found.num_without_objects == source.report.num_without_objects == 1
         assert (found.num_skipped_images, found.num_skipped_objects) == (1, 1)
 
+    def test_counts_what_is_too_small_to_be_trained_on(self):
+        source = Boxes([(0.5, 0.5), (0.2, 0.2)], [(0.7, 0.7)])  # boxes of 0.02 x 0.02
+        assert summarise(source, 7).num_too_small == 0
+        assert summarise(source, 7, min_relative_area=0.0003).num_too_small == 0
+        assert summarise(source, 7, min_relative_area=0.0005).num_too_small == 3
+        assert "too small" in printed({"train": summarise(source, 7, min_relative_area=0.0005)})
+
+    def test_a_sample_stands_for_what_never_ends(self):
+        source = Boxes([(0.5, 0.5)], [(0.5, 0.5)], [(0.5, 0.5)])
+        found = summarise(source, 7, max_images=2)
+        assert (found.num_images, found.num_counted, found.num_objects) == (3, 2, 2)
+        assert "counted below, the first" in printed({"train": found})
+
 
 def printed(summaries, width: int = 80) -> str:
     stream = io.StringIO()

@@ -188,7 +188,7 @@ def test_painted_extent_is_the_box():
             side, x, y = rng.uniform(0.2, 0.6), *rng.uniform(0.1, 0.9, 2)
             shape = outline_at(name, side, x, y)
             image = np.zeros((size, size, 3), np.uint8)
-            synthetic_painting.paint_shape(rng, image, shape.contours, light)
+            synthetic_painting.paint_shape(rng, image, shape.contours, light, 0.3)
             rows, columns = np.nonzero(image.max(axis=2) > 10)
             extent = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             np.testing.assert_allclose(shape.box_xyxy * size, extent, atol=1.0)

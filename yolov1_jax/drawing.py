@@ -23,6 +23,9 @@ from yolov1_jax.boxes import iou_xyxy
 from yolov1_jax.class_colours import class_colour, text_colour
 from yolov1_jax.evaluation.detections import Detections, GroundTruth
 
+# Detections below this score are not worth a line on a picture: the threshold with which Darknet
+# draws YOLOv1's. An evaluation takes far fainter ones, which would hide the image.
+DRAWN_SCORE = 0.2
 # Side of a square of the image's area, in pixels. Below this a caption would cover the objects: the
 # image is enlarged.
 MIN_MEAN_SIDE = 400

@@ -61,15 +61,16 @@ def _in_house_style(
 
 @_in_house_style
 def loss_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """The loss and its terms by epoch, on a logarithmic axis where they are positive."""
+    """The loss and its terms by epoch (or step), on a logarithmic axis where they are positive."""
     rows = _rows(history, "train")
     keys = [key for key in dict.fromkeys(key for row in rows for key in row) if _is_loss(key)]
-    lines = {key: _series(rows, key) for key in keys}
+    unit = _unit(rows)
+    lines = {key: _series(rows, key, unit) for key in keys}
     lines = {key: line for key, line in lines.items() if len(line)}
     if not lines:
         return None
     figure = Figure(figsize=(8, 4.5))
-    axes = figure.add_subplot(title="Training loss", xlabel="epoch")
+    axes = figure.add_subplot(title="Training loss", xlabel=unit)
     colours = iter(_TERM_COLOURS * len(lines))
     # From the largest to the smallest at the end, so that the legend is in the order of the lines.
     for key, line in sorted(lines.items(), key=lambda item: -item[1][-1, 1]):
@@ -91,25 +92,27 @@ def loss_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
         axes.set_yscale("log", nonpositive="mask")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _epochs_axis(axes)
+    _count_axis(axes)
     return figure
 
 
 @_in_house_style
 def mean_ap_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
     """mAP by epoch, with the best evaluation marked."""
-    line = _series(_rows(history, "eval"), "mAP")
+    rows = _rows(history, "eval")
+    unit = _unit(rows)
+    line = _series(rows, "mAP", unit)
     if not len(line):
         return None
     figure = Figure(figsize=(8, 4))
-    axes = figure.add_subplot(title="Mean average precision", xlabel="epoch", ylabel="mAP (%)")
-    epochs, values = line[:, 0], 100 * line[:, 1]
-    axes.plot(epochs, values, "-o", color=_TERM_COLOURS[0], linewidth=2, markersize=4)
+    axes = figure.add_subplot(title="Mean average precision", xlabel=unit, ylabel="mAP (%)")
+    when, values = line[:, 0], 100 * line[:, 1]
+    axes.plot(when, values, "-o", color=_TERM_COLOURS[0], linewidth=2, markersize=4)
     best = int(values.argmax())
-    axes.plot(epochs[best], values[best], "o", color=_TERM_COLOURS[1], markersize=9)
+    axes.plot(when[best], values[best], "o", color=_TERM_COLOURS[1], markersize=9)
     axes.annotate(
         f"{values[best]:.1f}",
-        (epochs[best], values[best]),
+        (when[best], values[best]),
         (0, 9),
         textcoords="offset points",
         ha="center",
@@ -117,7 +120,7 @@ def mean_ap_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
         weight="bold",
     )
     axes.set_ylim(0, min(112, max(values.max() * 1.2, 5)))
-    _epochs_axis(axes)
+    _count_axis(axes)
     return figure
 
 
@@ -201,9 +204,14 @@ def _rows(history: Sequence[Mapping[str, Any]], split: str) -> list[Mapping[str,
     return [by_step[step] for step in sorted(by_step)]
 
 
-def _series(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
-    """(epoch, value) where there is a value. [N, 2]"""
-    points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
+def _unit(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What to count along the axis: steps where less than an epoch passes (endless data)."""
+    return "epoch" if rows and rows[-1]["epoch"] >= 1 else "step"
+
+
+def _series(rows: Sequence[Mapping[str, Any]], key: str, unit: str) -> np.ndarray:
+    """(epoch or step, value) where there is a value. [N, 2]"""
+    points = [(row[unit], row[key]) for row in rows if row.get(key) is not None]
     return np.array(points, np.float64).reshape(-1, 2)
 
 
@@ -223,7 +231,7 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
     return total / np.convolve(np.ones(len(values)), kernel, mode="same")
 
 
-def _epochs_axis(axes: Axes) -> None:
+def _count_axis(axes: Axes) -> None:
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=axes.get_xlim()[1] >= 4))
 

@@ -23,6 +23,8 @@ def draw_gallery(
     detections: Sequence[Detections],
     ground_truth: Sequence[GroundTruth],
     class_names: Sequence[str],
+    *,
+    score_threshold: float,
 ) -> np.ndarray:
     """Lays the images out in rows of equal height that fill the page, below a key.
 
@@ -30,6 +32,7 @@ def draw_gallery(
       images: at least one, uint8 RGB [H, W, 3] of any size.
       detections, ground_truth: of each, in its pixels.
       class_names: the name of each label.
+      score_threshold: detections below it are not drawn.
 
     Returns:
       uint8 RGB, [height of the page, _WIDTH, 3].
@@ -39,7 +42,7 @@ def draw_gallery(
     top = 2 * _TEXT_SIZE + _GAP
     height = top + sum(row_height + _GAP for _, row_height in rows)
     page = Image.new("RGB", (_WIDTH, height), "white")
-    _draw_key(page, any(truth.difficult.any() for truth in ground_truth))
+    _draw_key(page, score_threshold, any(truth.difficult.any() for truth in ground_truth))
     for indices, row_height in rows:
         left = _GAP
         for i in indices:
@@ -47,7 +50,7 @@ def draw_gallery(
                 draw_objects(
                     images[i],
                     class_names,
-                    detections=detections[i],
+                    detections=_at_least(detections[i], score_threshold),
                     ground_truth=ground_truth[i],
                     size=(max(1, round(row_height * aspects[i])), row_height),
                     text_size=_TEXT_SIZE,
@@ -75,10 +78,18 @@ def _rows_of_equal_height(aspects: Sequence[float]) -> list[tuple[list[int], int
     return laid_out
 
 
-def _draw_key(page: Image.Image, with_difficult: bool) -> None:
+def _at_least(detections: Detections, score: float) -> Detections:
+    keep = detections.scores >= score
+    return Detections(*(part[keep] for part in detections))
+
+
+def _draw_key(page: Image.Image, score_threshold: float, with_difficult: bool) -> None:
     draw = ImageDraw.Draw(page, "RGBA")
     font = text_font(_TEXT_SIZE)
-    entries = ["detection in its class colour, with score", "ground truth, named where missed"]
+    entries = [
+        f"detection with a score from {score_threshold:g}",
+        "ground truth, named where missed",
+    ]
     entries += ["difficult, not counted"] * with_difficult
     left, line = float(_GAP + 2), 3
     for kind, text in enumerate(entries):

@@ -102,7 +102,7 @@ class MetricWriter:
         row = {
             "split": split,
             "step": int(step),
-            "epoch": round(step / self._steps_per_epoch, 4),
+            "epoch": round(step / self._steps_per_epoch, 6),
             **{key: _plain(value) for key, value in metrics.items()},
         }
         self._file.write(json.dumps(row, allow_nan=False) + "\n")

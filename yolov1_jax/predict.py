@@ -20,6 +20,7 @@ Detections are in descending order of their score.
 """
 
 import itertools
+import logging
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +34,7 @@ from yolov1_jax import command_line
 from yolov1_jax.data.images import EXTENSIONS, decode_image, read_header, upright
 from yolov1_jax.data.records import UnusableFile
 from yolov1_jax.detector import load
-from yolov1_jax.drawing import draw_objects
+from yolov1_jax.drawing import DRAWN_SCORE, draw_objects
 from yolov1_jax.errors import UserError
 from yolov1_jax.evaluation.detections import Detections
 from yolov1_jax.run_folder import write_json
@@ -143,6 +144,7 @@ def predict_files(
                 entries[i]["reason"] = str(error)
         detections = detect(list(images.values())) if images else []
         for (i, image), found in zip(images.items(), detections, strict=True):
+            found = _with_area(found)
             annotated = tasks[start + i].annotated
             annotated.parent.mkdir(parents=True, exist_ok=True)
             drawn = draw_objects(image, class_names, detections=found)
@@ -154,6 +156,13 @@ def predict_files(
                 "detections": _as_json(found, class_names),
             }
         yield from entries
+
+
+def _with_area(detections: Detections) -> Detections:
+    """Without empty and inverted boxes: nothing keeps the network from a negative width."""
+    left, top, right, bottom = detections.boxes_xyxy.T
+    keep = (right > left) & (bottom > top)
+    return Detections(*(part[keep] for part in detections))
 
 
 def _as_json(detections: Detections, class_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -170,6 +179,7 @@ def _as_json(detections: Detections, class_names: Sequence[str]) -> list[dict[st
 
 
 def main(paths: list[str]) -> None:
+    logging.getLogger().setLevel(logging.WARNING)
     if _WORKDIR.value is None:
         raise UserError("--workdir is missing: give the folder of a run")
     if not paths:
@@ -210,8 +220,8 @@ if __name__ == "__main__":
     _JSON = flags.DEFINE_string("json", None, "file to write the detections to")
     _SCORE_THRESHOLD = flags.DEFINE_float(
         "score_threshold",
-        None,
-        "lowest score to report; by default the one that the run evaluates with",
+        DRAWN_SCORE,
+        "lowest score of a detection that is drawn and written",
         lower_bound=0.0,
     )
     _STEP = flags.DEFINE_string("step", "best", "checkpoint: best, latest or a step number")

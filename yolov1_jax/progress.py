@@ -22,8 +22,8 @@ from rich.text import Text
 
 Item = TypeVar("Item")
 
-_CELL_WIDTH = 9  # "images/s", "no object", "-1.234e-05" would be 10
-_TITLES = {"learning_rate": "lr", "images_per_second": "images/s"}
+_NUMBER_WIDTH = 7  # of almost every number that `_number` writes
+_TITLES = {"learning_rate": "lr", "images_per_second": "images/s", "gradient_norm": "gradient"}
 
 
 class Progress:
@@ -97,7 +97,8 @@ class Progress:
         self._exit.close()
 
     def _position(self, step: int) -> str:
-        num_epochs = math.ceil(self._num_steps / self._steps_per_epoch)
+        # A whole number of epochs is rounded to steps: half a step more is not another epoch.
+        num_epochs = max(1, math.ceil((self._num_steps - 0.5) / self._steps_per_epoch))
         epoch = max(1, math.ceil(step / self._steps_per_epoch))
         return f"epoch {epoch:,}/{num_epochs:,}  step {step:,}/{self._num_steps:,}"
 
@@ -120,17 +121,18 @@ class Progress:
             )
         ]
         if self._numbers:
-            cells = [
-                Text(f"{_title(key):>{_CELL_WIDTH}}\n", style="dim").append(
-                    f"{_number(value):>{_CELL_WIDTH}}", style="not dim"
-                )
-                for key, value in self._numbers.items()
-            ]
+            cells = [_cell(_title(key), _number(value)) for key, value in self._numbers.items()]
             lines.append(Columns(cells, padding=(0, 1, 0, 0)))
         if self._side_task is not None:
             description, done, total = self._side_task
             lines.append(_bar_line(description, done, total, f"{done:,}/{total:,}"))
         return Group(*lines)
+
+
+def _cell(title: str, number: str) -> Text:
+    """A number below its name. As wide for every value, so that nothing moves."""
+    width = max(len(title), _NUMBER_WIDTH)
+    return Text(f"{title:>{width}}\n", style="dim").append(f"{number:>{width}}", style="not dim")
 
 
 def _bar_line(left: str, done: int, total: int, right: str) -> Table:
@@ -147,14 +149,14 @@ def _title(key: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Four significant digits; "nan" for what was not finite."""
+    """Four significant digits, two for the very small and large; "nan" for what is not finite."""
     if value is None:
         return "nan"
     if isinstance(value, int):
         return f"{value:,}"
-    if value != 0 and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.2e}"
-    digits = 3 if value == 0 else max(0, 3 - math.floor(math.log10(abs(value))))
+    if value != 0 and not 1e-2 <= abs(value) < 1e5:
+        return f"{value:.1e}"
+    digits = 3 if value == 0 else min(max(0, 3 - math.floor(math.log10(abs(value)))), 4)
     return f"{value:,.{digits}f}"
 
 

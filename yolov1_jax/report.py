@@ -21,6 +21,7 @@ from rich.table import Table
 
 from yolov1_jax import figures
 from yolov1_jax.class_colours import class_colour
+from yolov1_jax.drawing import DRAWN_SCORE
 from yolov1_jax.evaluation.detections import Detections, GroundTruth
 from yolov1_jax.evaluation.mean_ap import Evaluation
 from yolov1_jax.gallery import draw_gallery
@@ -36,6 +37,7 @@ def write_report(
     detections: Sequence[Detections],
     ground_truth: Sequence[GroundTruth],
     class_names: Sequence[str],
+    score_threshold: float = DRAWN_SCORE,
 ) -> list[pathlib.Path]:
     """Draws everything into <workdir>/report.
 
@@ -46,6 +48,7 @@ def write_report(
       images: a few of the evaluation's images, uint8 RGB [H, W, 3], of any size.
       detections, ground_truth: of those images.
       class_names: the name of each label.
+      score_threshold: detections below it are not drawn; the curves and numbers have them all.
 
     Returns:
       The pictures written.
@@ -67,7 +70,9 @@ def write_report(
             written.append(folder / name)
     if len(images):
         path = folder / "detections.jpg"
-        gallery = draw_gallery(images, detections, ground_truth, class_names)
+        gallery = draw_gallery(
+            images, detections, ground_truth, class_names, score_threshold=score_threshold
+        )
         Image.fromarray(gallery).save(path, quality=80)
         written.append(path)
     return written

@@ -5,6 +5,8 @@ import os
 import signal
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import Self
 
@@ -16,46 +18,51 @@ from absl import flags
 Batch = dict[str, np.ndarray]
 
 _MAX_THREADS = 8  # without workers; each works on a batch of its own
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Batches:
-    """An iterator over the batches of a grain dataset. Close it, best by a `with` statement."""
+    """An iterator over the batches of a grain dataset. Close it, best by a `with` statement.
+
+    It starts at once and stays a batch ahead.
+
+    Args:
+      dataset: of dicts of arrays.
+      num_workers: processes that make the batches; 0: threads of this process.
+    """
 
     def __init__(self, dataset: grain.MapDataset, num_workers: int) -> None:
-        # Parallel are the images here; OpenCV's own threads would only get in the way.
-        cv2.setNumThreads(0)
-        self._in_workers = num_workers > 0
-        if self._in_workers:
-            if not flags.FLAGS.is_parsed():
-                flags.FLAGS.mark_as_parsed()  # grain asks for them; in a notebook nobody parsed any
-            batches = dataset.to_iter_dataset(
-                grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-            ).mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2),
-                worker_init_fn=_start_worker,
-            )
+        if num_workers > 0:
+            batches = _in_workers(dataset, num_workers)
+            resource_tracker.ensure_running()  # its start would let the signals through again
         else:
-            threads = min(_MAX_THREADS, os.cpu_count() or 1)
-            batches = dataset.to_iter_dataset(
-                grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
-            )
-        iterator = iter(batches)
-        self._iterator = iterator
+            batches = _in_threads(dataset)
+        # Ctrl-C and schedulers signal all processes of a job, and the run still needs batches then,
+        # to come to a step at which it can save. Workers ignore the signals; so that they do not
+        # fall before they can say so, they inherit from this thread that signals are held back.
+        self._reader = ThreadPoolExecutor(1, "batches")
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        try:
+            iterators = [self._reader.submit(iter, batches).result()]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._iterators = iterators  # empty once closed
+        self._next = self._reader.submit(_read, iterators)
         # Also run at the exit of the interpreter, while the modules that closing needs still exist.
-        self._close = weakref.finalize(self, iterator.close)
+        self._close = weakref.finalize(self, _end, self._reader, iterators)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Batch:
-        batch = next(self._iterator)
-        if self._in_workers:
-            # Out of shared memory, which lives and dies with the loader.
-            batch = {name: np.array(array) for name, array in batch.items()}
+        if not self._iterators:
+            raise ValueError("these batches are closed")
+        batch = self._next.result()
+        self._next = self._reader.submit(_read, self._iterators)
         return batch
 
     def close(self) -> None:
-        """Ends threads and worker processes; `next` must not be called any more."""
+        """Ends threads and worker processes. May be called twice."""
         self._close()
 
     def __enter__(self) -> Self:
@@ -70,14 +77,49 @@ class Batches:
         self.close()
 
 
+def _in_threads(dataset: grain.MapDataset) -> grain.IterDataset:
+    threads = min(_MAX_THREADS, os.cpu_count() or 1)
+    return dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    )
+
+
+def _in_workers(dataset: grain.MapDataset, num_workers: int) -> grain.IterDataset:
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain asks for them; in a notebook nobody has parsed any
+    return dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    ).mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2),
+        worker_init_fn=_start_worker,
+    )
+
+
+def _read(iterators: list[grain.DatasetIterator]) -> Batch:
+    batch = next(iterators[0])
+    # Arrays of workers lie in shared memory, which lives and dies with the loader: copied.
+    return {
+        name: array if type(array) is np.ndarray else np.array(array)
+        for name, array in batch.items()
+    }
+
+
+def _end(reader: ThreadPoolExecutor, iterators: list[grain.DatasetIterator]) -> None:
+    reader.shutdown(cancel_futures=True)
+    # Forgotten too, because an iterator of grain closes itself again when it is deleted, which at
+    # the exit of the interpreter may be too late.
+    while iterators:
+        iterators.pop().close()
+
+
 def _start_worker(worker_index: int, worker_count: int) -> None:
     """Prepares a worker process. It lives exactly as long as the process that feeds on it."""
     del worker_index, worker_count
+    # One thread per worker. Not in the process of the run: OpenCV can crash where the number of its
+    # threads is changed while another thread is at work in it.
     cv2.setNumThreads(0)
-    # Ctrl-C and schedulers signal all processes of a job. The run still needs its batches then, to
-    # come to a step at which it can save.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

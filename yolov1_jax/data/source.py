@@ -25,7 +25,8 @@ def open_source(
     Args:
       name: "tfds", "folder" or "synthetic".
       root: tfds's data_dir (None for its default), or the top of the tree of "folder".
-      splits: see `VocSource`, `FolderSource`, `SyntheticSource`.
+      splits: see `VocSource`, `FolderSource`, `SyntheticSource`; of the synthetic source one,
+        "eval", or with the number of its scenes, "eval:100".
       class_names: of the labels; None for the source's own.
       unknown_classes: "refuse" or "skip" objects that class_names lacks.
       image_size, seed: of synthetic scenes.
@@ -39,16 +40,23 @@ def open_source(
             root or ".", splits, class_names, unknown_classes=unknown_classes
         ),
         "synthetic": lambda: _with_class_names(
-            SyntheticSource(_only(splits), image_size=image_size, seed=seed), class_names
+            SyntheticSource(*_name_and_count(splits), image_size=image_size, seed=seed), class_names
         ),
     }
     return sources[name]()
 
 
-def _only(splits: Sequence[str]) -> str:
+def _name_and_count(splits: Sequence[str]) -> tuple[str, int | None]:
+    """("eval:100",) -> ("eval", 100); ("eval",) -> ("eval", None)."""
     if len(splits) != 1:
         raise UserError(f"the synthetic source takes one split, got {tuple(splits)}: name one")
-    return splits[0]
+    name, colon, count = splits[0].partition(":")
+    if colon and not count.isdecimal():
+        raise UserError(
+            f"expected a split such as 'eval' or 'eval:100' (its first 100 scenes), found "
+            f"{splits[0]!r}: correct config.data"
+        )
+    return name, int(count) if colon else None
 
 
 def _with_class_names(source: Source, class_names: Sequence[str] | None) -> Source:

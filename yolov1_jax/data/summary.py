@@ -24,6 +24,7 @@ class SplitSummary:
     num_without_objects: int
     num_objects: int
     num_difficult: int
+    num_too_small: int  # for training, see `summarise`
     objects_per_class: dict[str, int]  # in the order of the labels
     most_objects: int  # in one image
     grid_size: int
@@ -39,7 +40,13 @@ class SplitSummary:
         return sum(map(len, self.report.skipped_objects.values()))
 
 
-def summarise(source: Source, grid_size: int, max_images: int | None = None) -> SplitSummary:
+def summarise(
+    source: Source,
+    grid_size: int,
+    *,
+    min_relative_area: float = 0.0,
+    max_images: int | None = None,
+) -> SplitSummary:
     """Counts a split by its annotations; no image is read.
 
     A cell of the S x S grid holds one object (Redmon et al. 2016, section 2): of several whose
@@ -49,17 +56,22 @@ def summarise(source: Source, grid_size: int, max_images: int | None = None) -> 
     Args:
       source: any source.
       grid_size: S.
+      min_relative_area: of a box, as a fraction of the image; training leaves out boxes that are
+        not larger. The resize alone decides here: augmentation can make a box smaller still.
       max_images: count the first so many only; None counts all. For endless synthetic scenes.
     """
     num_counted = len(source) if max_images is None else min(len(source), max_images)
     per_class = np.zeros(len(source.class_names), np.int64)
-    without_objects = difficult = most = lost = 0
+    without_objects = difficult = too_small = most = lost = 0
     for index in range(num_counted):
         record = source.annotation(index)
         count = len(record["labels"])
         per_class += np.bincount(record["labels"], minlength=len(per_class))
         without_objects += count == 0
         difficult += int(record["difficult"].sum())
+        size = record["boxes_xyxy"][:, 2:] - record["boxes_xyxy"][:, :2]
+        if min_relative_area > 0:
+            too_small += int((size.prod(axis=1) <= min_relative_area).sum())
         most = max(most, count)
         lost += count - _num_cells(record["boxes_xyxy"], grid_size)
     return SplitSummary(
@@ -69,6 +81,7 @@ def summarise(source: Source, grid_size: int, max_images: int | None = None) -> 
         num_objects=int(per_class.sum()),
         num_difficult=difficult,
         objects_per_class=dict(zip(source.class_names, per_class.tolist(), strict=True)),
+        num_too_small=too_small,
         most_objects=most,
         grid_size=grid_size,
         lost_to_collisions=lost,
@@ -116,6 +129,8 @@ def _counts(summaries: Mapping[str, SplitSummary]) -> Table:
     row("skipped images", *(f"{s.num_skipped_images:,}" for s in splits))
     row("objects", *(f"{s.num_objects:,}" for s in splits))
     row("  difficult", *(f"{s.num_difficult:,}" for s in splits))
+    if any(s.num_too_small for s in splits):
+        row("  too small to be trained on", *(f"{s.num_too_small:,}" for s in splits))
     row("  most in one image", *(f"{s.most_objects:,}" for s in splits))
     row(f"  lost to cell collisions, {grids}", *(f"{s.lost_to_collisions:,}" for s in splits))
     row("    as a share", *(f"{s.lost_to_collisions / max(s.num_objects, 1):.1%}" for s in splits))

@@ -1,7 +1,7 @@
 """The pixels of a synthetic scene: a background, shapes with their shadows, light and camera.
 
-Lengths are fractions of the image side, so that a scene looks alike at every size. Nothing in here
-knows the class of a shape: colour and texture say nothing about it.
+Lengths are fractions of the image side, so that a scene looks alike at every size. The
+hue of a shape is given; its texture says nothing about its class.
 """
 
 import math
@@ -41,15 +41,20 @@ def paint_background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def paint_shape(
-    rng: np.random.Generator, image: np.ndarray, contours: tuple[np.ndarray, ...], light: np.ndarray
+    rng: np.random.Generator,
+    image: np.ndarray,
+    contours: tuple[np.ndarray, ...],
+    light: np.ndarray,
+    hue: float,
 ) -> None:
     """Paints one shape and its shadow over `image`, in place.
 
     Args:
-      rng: decides on colours and texture.
+      rng: decides on shades and texture.
       image: uint8 RGB [size, size, 3].
       contours: each [P, 2] in fractions of the image, the outer one first; the others are holes.
       light: unit vector [2], the direction in which shadows fall.
+      hue: of the shape, in turns.
     """
     size = image.shape[0]
     low, high = contours[0].min(axis=0), contours[0].max(axis=0)
@@ -68,7 +73,7 @@ def paint_shape(
     cv2.fillPoly(shadow, shadow_points, int(rng.integers(110, 190)), shift=_SHIFT)
     _multiply(image, cv2.blur(shadow, (3, 3)), 255)
 
-    paint = textured(rng, height, width, period=max(high - low) * size / rng.uniform(2, 5))
+    paint = textured(rng, height, width, hue, period=max(high - low) * size / rng.uniform(2, 5))
     corners = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]]) @ light  # [4]
     _multiply(paint, to_uint8(200 - 30 * corners).reshape(2, 2), 200)  # lit side, dark side
     if rng.random() < 0.5:

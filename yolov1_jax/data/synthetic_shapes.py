@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 
 # What makes the scenes easy or hard to find objects in.
-MAX_OBJECTS = 5  # 1 to this many, before those that find no room
-MIN_SIDE, MAX_SIDE = 0.12, 0.6  # longer side of the box, log-uniform
-MAX_STRETCH = 1.35  # along one axis, while the other shrinks as much
+MAX_OBJECTS = 4  # 1 to this many, before those that find no room
+MIN_SIDE, MAX_SIDE = 0.25, 0.6  # longer side of the box, log-uniform
+MAX_STRETCH = 1.25  # along one axis, while the other shrinks as much
 MAX_OVERHANG = 0.2  # of a box's side may lie outside the image
 MAX_OVERLAP = 0.6  # of the smaller of two boxes, when a new shape looks for a place
-GROUPED = 0.4  # of the shapes look for a place where they touch another: its box by GROUP_OVERLAP
+GROUPED = 0.25  # of the shapes look for a place where they touch another: its box by GROUP_OVERLAP
 GROUP_OVERLAP = 0.15
 DIFFICULT_BELOW = 0.4  # visible part of the area; VOC's annotators judged by eye
 HIDDEN_BELOW = 0.1

@@ -85,16 +85,18 @@ def noise_plane(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray
     )
 
 
-def textured(rng: np.random.Generator, height: int, width: int, period: float) -> np.ndarray:
+def textured(
+    rng: np.random.Generator, height: int, width: int, hue: float, period: float
+) -> np.ndarray:
     """One strong colour, plain or with a second tone in a pattern. -> uint8 [height, width, 3]
 
-    `period` of the pattern is in pixels.
+    `hue` is in turns, `period` of the pattern in pixels.
     """
-    hue, saturation, value = rng.random(), rng.uniform(0.45, 0.95), rng.uniform(0.3, 1.0)
+    saturation, value = rng.uniform(0.6, 1.0), rng.uniform(0.45, 1.0)
     second_hue = hue + rng.uniform(-0.08, 0.08)
     second_value = value + rng.uniform(*TEXTURE_CONTRAST) * (1 if value < 0.6 else -1)
-    tone = 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
-    second_tone = 255 * np.array(colorsys.hsv_to_rgb(second_hue, saturation, second_value))
+    tone = 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value))
+    second_tone = 255 * np.array(colorsys.hsv_to_rgb(second_hue % 1, saturation, second_value))
     patterns = _pattern_bank()
     if rng.random() < 1 / (len(patterns) + 1):
         return np.full((height, width, 3), tone, np.uint8)
