@@ -7,6 +7,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
+import end_to_end
 import pytest
 from absl import flags
 
@@ -25,3 +26,18 @@ def shared_dir() -> pathlib.Path:
     if not (path / "data").is_dir():
         pytest.skip(f"no real data at {path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> end_to_end.Program:
+    """The real program, with a compilation cache of this session."""
+    return end_to_end.Program(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture(scope="session")
+def reference(
+    program: end_to_end.Program, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[pathlib.Path, end_to_end.Ended]:
+    """The run folder of a run that nothing has interrupted, not to be changed, and how it ended."""
+    workdir = tmp_path_factory.mktemp("reference") / "run"
+    return workdir, program.train(workdir)

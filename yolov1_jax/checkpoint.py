@@ -7,6 +7,7 @@ the best by mAP are kept.
 """
 
 import logging
+import math
 import pathlib
 import shutil
 import zlib
@@ -22,9 +23,23 @@ from yolov1_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
+# In place of an mAP, for the ranking: below every mAP.
+_NOT_EVALUATED = -1.0
+
 
 class DamagedCheckpoint(Exception):
     """A checkpoint that cannot be read, or whose content is not what was written."""
+
+
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        """Orbax must not ask JAX whether to stop: the answer is to a count of such questions.
+
+        The loop asks for itself, see preemption.py. Were orbax to ask as well, with a count of its
+        own, several processes would not agree on where to stop, and SIGTERM be lost.
+        """
+        del step
+        return False
 
 
 class Checkpoints:
@@ -41,18 +56,15 @@ class Checkpoints:
                 "the --workdir"
             )
 
-        def mean_ap(metrics: dict[str, float]) -> float:
-            return metrics["mAP"]
-
         latest = checkpoint_managers.LatestN(max(keep, 1))
         best = checkpoint_managers.BestN(
-            get_metric_fn=mean_ap, n=1, keep_checkpoints_without_metrics=False
+            get_metric_fn=_mean_ap, n=1, keep_checkpoints_without_metrics=False
         )
         self.directory = directory.absolute()
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                best_fn=mean_ap,
+                best_fn=_mean_ap,
                 best_mode="max",
                 # `max_to_keep` with `best_fn` would delete the latest checkpoint.
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy([latest, best]),
@@ -73,10 +85,19 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The step of the largest mAP, or None if none was evaluated."""
-        return self._manager.best_step()
+        best = self._manager.best_step()
+        if best is None or _mean_ap(self._manager.metrics(best)) == _NOT_EVALUATED:
+            return None
+        return best
 
     def save(
-        self, step: int, state: Any, meta: dict[str, Any], *, mean_ap: float | None = None
+        self,
+        step: int,
+        state: Any,
+        meta: dict[str, Any],
+        *,
+        mean_ap: float | None = None,
+        replace: bool = False,
     ) -> None:
         """Starts writing a checkpoint; waits for the one before, if that is still being written.
 
@@ -84,16 +105,21 @@ class Checkpoints:
           state: a tree of arrays.
           meta: JSON-serialisable values.
           mean_ap: the mAP of this state, if it was evaluated.
+          replace: what happens to a checkpoint of this step that is there already: it stays, and
+            nothing is written, or it makes room for this one.
         """
         if step in self._manager.all_steps():
-            return
+            if not replace:
+                return
+            self._manager.delete(step)
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
                 meta=ocp.args.JsonSave({**meta, "checksum": checksum(state)}),
             ),
-            metrics=None if mean_ap is None else {"mAP": mean_ap},
+            # Always given: orbax would warn of every checkpoint that has none.
+            metrics={"mAP": None if mean_ap is None or math.isnan(mean_ap) else mean_ap},
             force=True,
         )
 
@@ -159,6 +185,11 @@ class Checkpoints:
 
             multihost_utils.sync_global_devices("checkpoint set aside")
         self._manager.reload()
+
+
+def _mean_ap(metrics: dict[str, float | None] | None) -> float:
+    value = None if metrics is None else metrics["mAP"]
+    return _NOT_EVALUATED if value is None else value
 
 
 def checksum(state: Any) -> int:

@@ -3,24 +3,43 @@
 Exit codes: 0 done, 1 the run failed, 2 a mistake in what was asked for.
 """
 
+import logging
+import pathlib
 import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from absl import app, flags
+from ml_collections import config_flags
 
 from yolov1_jax.config import unknown_key_message
 from yolov1_jax.errors import RunError, UserError
 
+_DEFAULT_CONFIG = pathlib.Path(__file__).resolve().parents[1] / "configs" / "quickstart.py"
+
+flags.disclaim_key_flags()  # --config belongs to the program that asks for it, and to its --help
+
 # Config values that are lists of strings, which a shell user types with commas.
 _STRING_LISTS = ("config.data.train", "config.data.eval", "config.model.class_names")
+
+
+def define_config() -> flags.FlagHolder:
+    """Defines --config and, with it, --config.<key>; by default configs/quickstart.py."""
+    # The default is put in by `run`: ml_collections would read the command line here already, when
+    # the program is imported, and answer a mistake with a traceback.
+    return config_flags.DEFINE_config_file(
+        "config", None, "file with a get_config(); else configs/quickstart.py", lock_config=True
+    )
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags and calls `main` with the positional arguments; never returns normally."""
 
     def guarded(argv: list[str]) -> None:
+        logging.getLogger().setLevel(logging.WARNING)  # absl's own level lets jax chat
+        # Orbax, which logs through absl, warns of every option that was chosen on purpose.
+        logging.getLogger("absl").setLevel(logging.ERROR)
         try:
             main(argv[1:])
         except UserError as error:
@@ -40,41 +59,65 @@ def fail(message: str, code: int) -> NoReturn:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS([argv[0], *map(_quote_list, argv[1:])])
-    except flags.Error as error:
+        if "config" in flags.FLAGS:
+            argv = _with_config(argv)
+        return flags.FLAGS([argv[0], *_quote_lists(argv[1:])])
+    except (flags.Error, UserError) as error:
         fail(str(error), 2)
-    except AttributeError as error:
-        # ml_collections raises it for a key that the locked config lacks, and names its last part.
-        unknown = _unknown_config_key(argv)
-        if unknown is None:
-            raise
-        fail(unknown, 2)
-        raise AssertionError from error
     except SystemExit:
         if {"--help", "-h", "--helpfull", "--helpshort", "-help"} & set(argv):
             sys.exit(0)
         raise
 
 
+def _with_config(argv: list[str]) -> list[str]:
+    """Adds the default --config where there is none, and looks at the keys that are set.
+
+    ml_collections notices the same mistakes, but by various exceptions, some of them late.
+
+    Raises:
+      UserError: there is no such file, or the config lacks a key.
+    """
+    argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+    given = [i for i, argument in enumerate(argv) if re.match(r"--?config(=|$)", argument)]
+    if not given:
+        argv = [argv[0], f"--config={_DEFAULT_CONFIG}", *argv[1:]]
+    _, equals, path = argv[given[-1] if given else 1].partition("=")
+    path = path if equals else "".join(argv[given[-1] + 1 :][:1])
+    if not pathlib.Path(path.split(":")[0]).is_file():
+        raise UserError(
+            f"expected a config file at {path!r}, found none: give one such as configs/r34.py"
+        )
+    config = flags.FLAGS["config"].parser.parse(path)
+    for argument in argv[1:]:
+        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        if match and not _has_key(config, match[1]):
+            raise UserError(unknown_key_message(config, match[1]))
+    return argv
+
+
+def _has_key(config: Any, key: str) -> bool:
+    node = config
+    for part in key.split("."):
+        if not hasattr(node, "keys") or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def _quote_lists(arguments: list[str]) -> list[str]:
+    """--config.data.train=a,b or --config.data.train a,b -> --config.data.train=('a','b',)."""
+    quoted: list[str] = []
+    for argument in arguments:
+        if quoted and quoted[-1].startswith("-") and quoted[-1].lstrip("-") in _STRING_LISTS:
+            argument = f"{quoted.pop()}={argument}"
+        quoted.append(_quote_list(argument))
+    return quoted
+
+
 def _quote_list(argument: str) -> str:
-    """--config.data.train=a,b -> --config.data.train=('a','b',)."""
     name, equals, value = argument.lstrip("-").partition("=")
     if name not in _STRING_LISTS or not equals or value[:1] in "([\"'":
         return argument
     items = [item.strip() for item in value.split(",") if item.strip()]
     return f"--{name}=({''.join(repr(item) + ',' for item in items)})"
-
-
-def _unknown_config_key(argv: list[str]) -> str | None:
-    for argument in argv[1:]:
-        match = re.match(r"--?config\.([\w.]+)(=|$)", argument)
-        if not match:
-            continue
-        # Overrides are parsed in order, so the first that the config lacks is the one refused.
-        config: Any = flags.FLAGS["config"].value
-        node = config
-        for part in match[1].split("."):
-            if not hasattr(node, "keys") or part not in node:
-                return unknown_key_message(config, match[1])
-            node = node[part]
-    return None

@@ -1,14 +1,14 @@
-"""The mean of the losses since the last row of metrics, and the check that they are finite."""
+"""The mean of the losses since the last row of metrics, and the checks that all is finite."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from yolov1_jax.errors import RunError
-
 
 # The order in which they are shown; a jitted function returns a dict in alphabetical order.
 _NAMES = (
@@ -23,7 +23,7 @@ _NAMES = (
 
 
 class NonFiniteLoss(RunError):
-    """The loss or its gradient is NaN or infinite: training on would destroy the weights."""
+    """The loss, its gradient or the weights are NaN or infinite: there is no way on from there."""
 
 
 class LossWindow:
@@ -47,8 +47,7 @@ class LossWindow:
         if wrong:
             terms = ", ".join(f"{name}={value}" for name, value in wrong.items())
             raise NonFiniteLoss(
-                f"the loss of step {step} is not finite ({terms}); no checkpoint was saved since; "
-                f"images: {', '.join(image_ids)}"
+                f"the loss of step {step} is not finite ({terms}); {_advice(image_ids)}"
             )
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
@@ -62,3 +61,38 @@ class LossWindow:
         means = {name: total / max(self._count, 1) for name, total in self._sums.items()}
         self._count, self._sums = 0, {}
         return means
+
+
+def check_finite_state(step: int, state: Any, image_ids: np.ndarray) -> None:
+    """Checks what a step has made of the weights, statistics and moments; waits for the device.
+
+    A loss can be finite although they are not: BatchNorm divides what is too large by infinity,
+    and the update itself may overflow.
+
+    Raises:
+      NonFiniteLoss: with the arrays, the step and the images of its batch.
+    """
+    finite = jax.device_get(_finite(state))
+    wrong = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, good in jax.tree_util.tree_leaves_with_path(finite)
+        if not good
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more arrays" if len(wrong) > 3 else ""
+        raise NonFiniteLoss(
+            f"the loss of step {step} is finite, but not what that step made of "
+            f"{', '.join(wrong[:3])}{more}; {_advice(image_ids)}"
+        )
+
+
+@jax.jit
+def _finite(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree)
+
+
+def _advice(image_ids: np.ndarray) -> str:
+    return (
+        "what was saved before is good and can be continued, best with a smaller "
+        f"config.optimizer.learning_rate; images: {', '.join(image_ids)}"
+    )

@@ -8,7 +8,6 @@ The same command run again continues from the last checkpoint. All config keys s
 meaning, in configs/r34.py; any of them can be set as --config.<section>.<key>=<value>.
 """
 
-import logging
 import os
 import pathlib
 
@@ -23,11 +22,7 @@ from ml_collections import config_flags
 from yolov1_jax import command_line
 from yolov1_jax.train import train_and_evaluate
 
-_DEFAULT_CONFIG = pathlib.Path(__file__).resolve().parents[1] / "configs" / "quickstart.py"
-
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", str(_DEFAULT_CONFIG), "file with a get_config() function", lock_config=True
-)
+_CONFIG = command_line.define_config()
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "run folder; by default runs/<name of the config file>"
 )
@@ -44,7 +39,6 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "with --coordinator: whic
 
 
 def main(_: list[str]) -> None:
-    logging.getLogger().setLevel(logging.WARNING)
     if _DISTRIBUTED.value or _COORDINATOR.value is not None:
         jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem

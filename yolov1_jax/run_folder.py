@@ -25,8 +25,14 @@ log = logging.getLogger(__name__)
 
 _PACKAGES = ("yolov1_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
-# What makes a checkpoint's arrays mean something else: never changed in the middle of a run.
-_FIXED_SECTIONS = ("model", "image_size")
+# What makes a checkpoint's arrays others, or mean something else: never changed in the middle of a
+# run. Of the last three it matters only whether they are in use.
+_FIXED = ("model", "image_size", "optimizer.name")
+_FIXED_USE = {
+    "optimizer.ema_decay": lambda value: value is not None,
+    "optimizer.clip_norm": lambda value: value is not None,
+    "train.accumulation_steps": lambda value: value is not None and value > 1,
+}
 
 
 def checkpoints_dir(workdir: pathlib.Path) -> pathlib.Path:
@@ -45,15 +51,21 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
+def write_config(
+    workdir: pathlib.Path, config: ConfigDict, *, is_main_process: bool = True
+) -> None:
     """Writes config.json, after comparing it with the one that a run here has left.
+
+    Every process compares, so that all of them refuse a folder; the main process writes.
 
     Raises:
       UserError: the folder holds a run of another model.
     """
     path = workdir / "config.json"
     if path.exists():
-        _compare(workdir, read_config(workdir), config)
+        _compare(workdir, read_config(workdir), config, warn=is_main_process)
+    if not is_main_process:
+        return
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     versions["python"] = platform.python_version()
     write_json(path, {"config": configs.to_json(config), "versions": versions})
@@ -80,16 +92,22 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
         ) from error
 
 
-def _compare(workdir: pathlib.Path, old: ConfigDict, new: ConfigDict) -> None:
+def _compare(workdir: pathlib.Path, old: ConfigDict, new: ConfigDict, *, warn: bool) -> None:
     before, after = configs.flatten(old), configs.flatten(new)
     keys = sorted(before.keys() | after.keys())
     changed = [key for key in keys if before.get(key) != after.get(key)]
-    fixed = [key for key in changed if key.split(".")[0] in _FIXED_SECTIONS]
+    fixed = [
+        key
+        for key in changed
+        if key in _FIXED
+        or key.split(".")[0] in _FIXED
+        or (key in _FIXED_USE and _FIXED_USE[key](before[key]) != _FIXED_USE[key](after[key]))
+    ]
     if fixed:
         key = fixed[0]
         raise UserError(
             f"{workdir} holds a run with config.{key}={before.get(key)!r}, this command asks for "
             f"{after.get(key)!r}: choose another --workdir, or the config of that run"
         )
-    for key in changed:
+    for key in changed if warn else ():
         log.warning("config.%s was %r, is now %r", key, before.get(key), after.get(key))

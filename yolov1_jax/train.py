@@ -1,15 +1,11 @@
 """The training loop, from top to bottom: data, model, resume, steps, evaluation, report."""
 
-import contextlib
 import functools
 import pathlib
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -17,13 +13,15 @@ from rich.console import Console
 from yolov1_jax import config as configs
 from yolov1_jax import evaluate, experiment, run_folder
 from yolov1_jax.checkpoint import Checkpoints, abstract_tree
+from yolov1_jax.clock import Clock
 from yolov1_jax.data.pipeline import train_batches
 from yolov1_jax.data.records import Source
 from yolov1_jax.data.summary import print_summary, summarise
 from yolov1_jax.evaluation.detections import GroundTruth
-from yolov1_jax.loss_window import LossWindow
-from yolov1_jax.metric_writer import MetricWriter
-from yolov1_jax.preemption import StopSignal
+from yolov1_jax.loss_window import LossWindow, check_finite_state
+from yolov1_jax.metric_writer import MetricWriter, read_metrics
+from yolov1_jax.preemption import StopRequested, StopSignal
+from yolov1_jax.pretrained import with_pretrained_backbone
 from yolov1_jax.report import ap_table
 from yolov1_jax.sharding import (
     batch_sharding,
@@ -39,7 +37,6 @@ from yolov1_jax.train_step import (
     make_predict_step,
     make_train_step,
 )
-from yolov1_jax.weights.torchvision import load_backbone
 
 # What of a batch the train step reads; the rest stays on the host.
 DEVICE_KEYS = ("image", "boxes_xyxy", "labels", "valid")
@@ -65,9 +62,15 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
     eval_source = experiment.open_eval_source(config)
     # Synthetic scenes are endless: a sample stands for them.
     limit = 2000 if config.data.source == "synthetic" else None
+    min_area = config.data.augmentation.min_area / config.image_size**2
     summaries = {
-        "train": summarise(train_source, config.model.grid_size, limit),
-        "eval": summarise(eval_source, config.model.grid_size, limit),
+        "train": summarise(
+            train_source,
+            config.model.grid_size,
+            min_relative_area=min_area,
+            max_images=limit,
+        ),
+        "eval": summarise(eval_source, config.model.grid_size, max_images=limit),
     }
     max_objects = max(1, *(summary.most_objects for summary in summaries.values()))
 
@@ -100,6 +103,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
 
     evaluate_state = functools.partial(
         _evaluate,
+        workdir=workdir,
         config=config,
         predict_step=predict_step,
         source=eval_source,
@@ -107,8 +111,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
         sharding=over_batch,
     )
 
-    if is_main:
-        run_folder.write_config(workdir, config)
+    run_folder.write_config(workdir, config, is_main_process=is_main)
     with Checkpoints(
         run_folder.checkpoints_dir(workdir), keep=config.train.keep_checkpoints
     ) as checkpoints:
@@ -119,7 +122,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
         else:
             state, meta = jax.jit(create, out_shardings=replicated)(key), {}
             if config.model.pretrained is not None:
-                state = _with_pretrained_backbone(state, config, optimizer, replicated)
+                state = with_pretrained_backbone(state, config.model, optimizer, replicated)
         step = int(state.step)
         window = LossWindow(meta.get("window"))
         result = None
@@ -151,9 +154,17 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
                 print_summary(summaries)
             if restored is not None:
                 writer.print(f"continues from the checkpoint of step {step:,}")
-            clock = _Clock()
+            stopping = False
+            if meta.get("evaluation_due"):
+                # The run was stopped when this step was to be evaluated, or in the middle of it.
+                result = evaluate_state(state, step, writer, stop)
+                stopping = result is None
+                if result is not None:
+                    meta = {**meta, "evaluation_due": False}
+                    checkpoints.save(step, state, meta, mean_ap=_mean_ap(result), replace=True)
+            clock = Clock()
             previous = None
-            while step < length.num_steps:
+            while step < length.num_steps and not stopping:
                 batch = next(batches)
                 on_device = shard_batch({name: batch[name] for name in DEVICE_KEYS}, over_batch)
                 state, metrics = train_step(state, on_device)
@@ -165,86 +176,74 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
                 previous = (step, metrics, batch["image_id"])
                 writer.step(step)
 
-                stopping = stop.received(step)
+                stopping = stop.received()
                 last = step == length.num_steps
                 log_now = last or step % config.train.log_every_steps == 0
                 evaluate_now = last or step % length.eval_every_steps == 0
-                save_now = evaluate_now or step % length.checkpoint_every_steps == 0
-                if not (stopping or log_now or save_now):
+                save_now = stopping or evaluate_now or step % length.checkpoint_every_steps == 0
+                if not (log_now or save_now):
                     continue
-                # Nothing is saved before its losses are known to be finite.
                 window.add(*previous)
                 previous = None
                 if log_now:
                     rate = learning_rate((step - 1) // config.train.accumulation_steps)
                     speed = {"learning_rate": float(rate), "images_per_second": clock.read()}
                     writer.write("train", step, {**window.flush(), **speed})
-                if evaluate_now and not stopping:
-                    with clock.paused():
-                        result = evaluate_state(state, step, workdir, writer)
-                if save_now or stopping:
-                    mean_ap = None if result is None or stopping else result.evaluation.mean_ap
-                    with clock.paused():
-                        checkpoints.save(step, state, {"window": window.content()}, mean_ap=mean_ap)
-                if stopping:
-                    checkpoints.wait()
-                    writer.print(f"stopped after step {step:,}; the same command continues it")
-                    return
+                if not save_now:
+                    continue
+                # What is not finite is never saved: it would spoil the run for ever.
+                check_finite_state(step, state, batch["image_id"])
+                with clock.paused():
+                    result = None
+                    if evaluate_now and not stopping:
+                        result = evaluate_state(state, step, writer, stop)
+                        stopping = result is None
+                    # Stopping is to be quick: the evaluation is made up for by the next run.
+                    meta = {"window": window.content(), "evaluation_due": evaluate_now and stopping}
+                    checkpoints.save(step, state, meta, mean_ap=_mean_ap(result))
+            if result is None and not stopping:
+                # A run that was complete before this command has nothing left but its report.
+                result = evaluate_state(state, step, writer, stop)
             checkpoints.wait()
-            # A run that was complete before this command has nothing left but its report.
-            if result is None:
-                result = evaluate_state(state, step, workdir, writer)
+            if result is None or stopping:
+                writer.print(f"stopped after step {step:,}; the same command continues it")
+                return
             best = checkpoints.best_step()
 
     if is_main:
         _conclude(workdir, result, step, best, eval_source, config.model.class_names)
 
 
-def _with_pretrained_backbone(
-    state: TrainState,
-    config: ConfigDict,
-    optimizer: optax.GradientTransformation,
-    sharding: NamedSharding,
-) -> TrainState:
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    variables, loaded = load_backbone(config.model.pretrained, variables, config.model.backbone)
-    if jax.process_index() == 0:
-        print(f"pretrained backbone from {loaded}")
-    # Copied by jit into buffers of their own: the train step donates, and so destroys, its input.
-    # The optimizer's state is made anew, because a weight average starts from the weights loaded.
-    start = jax.jit(
-        lambda variables: state._replace(
-            params=jax.tree.map(jnp.copy, variables["params"]),
-            batch_stats=jax.tree.map(jnp.copy, variables["batch_stats"]),
-            opt_state=optimizer.init(variables["params"]),
-        ),
-        out_shardings=sharding,
-    )
-    return start(variables)
-
-
 def _evaluate(
     state: TrainState,
     step: int,
-    workdir: pathlib.Path,
     writer: MetricWriter,
+    stop: StopSignal,
     *,
+    workdir: pathlib.Path,
     config: ConfigDict,
     predict_step: Callable[..., Any],
     source: Source,
     ground_truth: list[GroundTruth],
     sharding: NamedSharding,
-) -> evaluate.Result:
-    """Evaluates a state; writes eval/<step>.json and a row of metrics."""
-    predictions, sizes = evaluate.predict_source(
-        functools.partial(predict_step, inference_variables(state)),
-        source,
-        image_size=config.image_size,
-        batch_size=config.eval.batch_size,
-        num_workers=config.data.num_workers,
-        sharding=sharding,
-        track=writer.track,
-    )
+) -> evaluate.Result | None:
+    """Evaluates a state; writes eval/<step>.json and a row of metrics. None if it was stopped."""
+
+    def track(batches: Iterable[Any], description: str, total: int) -> Iterator[Any]:
+        return stop.interrupting(writer.track(batches, description, total))
+
+    try:
+        predictions, sizes = evaluate.predict_source(
+            functools.partial(predict_step, inference_variables(state)),
+            source,
+            image_size=config.image_size,
+            batch_size=config.eval.batch_size,
+            num_workers=config.data.num_workers,
+            sharding=sharding,
+            track=track,
+        )
+    except StopRequested:
+        return None
     result = evaluate.evaluate_predictions(
         predictions,
         sizes,
@@ -256,9 +255,17 @@ def _evaluate(
     summary = evaluate.summary(result, step)
     if jax.process_index() == 0:
         run_folder.write_json(workdir / "eval" / f"{step}.json", summary)
-    ap_by_class = {f"ap/{name}": ap for name, ap in summary["ap"].items()}
-    writer.write("eval", step, {"mAP": summary["mAP"], "protocol": result.protocol, **ap_by_class})
+    # A run that is continued here, or that was complete, may have its row already.
+    rows = read_metrics(run_folder.metrics_path(workdir))
+    if not any(row["split"] == "eval" and row["step"] == step for row in rows):
+        ap_by_class = {f"ap/{name}": ap for name, ap in summary["ap"].items()}
+        row = {"mAP": summary["mAP"], "protocol": result.protocol, **ap_by_class}
+        writer.write("eval", step, row)
     return result
+
+
+def _mean_ap(result: evaluate.Result | None) -> float | None:
+    return None if result is None else result.evaluation.mean_ap
 
 
 def _conclude(
@@ -283,25 +290,3 @@ def _conclude(
         places["best weights"] = run_folder.checkpoints_dir(workdir) / str(best_step)
     for name, path in places.items():
         console.print(f"{name:13}{path}", soft_wrap=True, highlight=False)
-
-
-class _Clock:
-    """Images per second of training alone, since it was last read."""
-
-    def __init__(self) -> None:
-        self._images = 0
-        self._start = time.perf_counter()
-
-    def count(self, images: int) -> None:
-        self._images += images
-
-    def read(self) -> float:
-        speed = self._images / (time.perf_counter() - self._start)
-        self._images, self._start = 0, time.perf_counter()
-        return speed
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        pause = time.perf_counter()
-        yield
-        self._start += time.perf_counter() - pause
