@@ -6,6 +6,7 @@ their meaning stand in configs/r34.py.
 
 import difflib
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,8 +34,10 @@ CHOICES = {
 
 # (lowest allowed value, whether that value itself is allowed)
 LOWER_BOUNDS = {
+    "seed": (0, True),
     "image_size": (32, True),
     "data.num_workers": (0, True),
+    "data.images_per_epoch": (1, True),
     "model.grid_size": (1, True),
     "model.boxes_per_cell": (1, True),
     "model.width_multiplier": (0, False),
@@ -56,10 +59,28 @@ LOWER_BOUNDS = {
     "train.keep_checkpoints": (1, True),
     "optimizer.learning_rate": (0, False),
     "optimizer.weight_decay": (0, True),
+    "optimizer.beta1": (0, True),
+    "optimizer.beta2": (0, True),
+    "optimizer.epsilon": (0, False),
+    "optimizer.momentum": (0, True),
     "optimizer.warmup_epochs": (0, True),
+    "optimizer.decay_factor": (0, False),
+    "optimizer.final_fraction": (0, True),
+    "optimizer.clip_norm": (0, False),
+    "optimizer.ema_decay": (0, True),
     "eval.score_threshold": (0, True),
     "eval.nms_iou_threshold": (0, True),
     "eval.batch_size": (1, True),
+}
+
+# Likewise for the highest.
+UPPER_BOUNDS = {
+    "optimizer.beta1": (1, False),
+    "optimizer.beta2": (1, False),
+    "optimizer.momentum": (1, False),
+    "optimizer.final_fraction": (1, True),
+    "optimizer.ema_decay": (1, False),
+    "eval.nms_iou_threshold": (1, True),
 }
 
 
@@ -80,6 +101,9 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
 def check(config: ConfigDict) -> None:
     """Raises UserError at the first value that cannot be right."""
     flat = flatten(config)
+    for key in (*CHOICES, *LOWER_BOUNDS):
+        if key not in flat:
+            raise UserError(f"config.{key} is missing: start from the config of configs/r34.py")
     for key, choices in CHOICES.items():
         if flat[key] not in choices:
             near = difflib.get_close_matches(str(flat[key]), choices, 1)
@@ -90,10 +114,20 @@ def check(config: ConfigDict) -> None:
         if value is not None and not (value >= bound if inclusive else value > bound):
             sign = ">=" if inclusive else ">"
             raise UserError(f"config.{key} must be {sign} {bound}, got {value!r}")
+    for key, (bound, inclusive) in UPPER_BOUNDS.items():
+        value = flat[key]
+        if value is not None and not (value <= bound if inclusive else value < bound):
+            sign = "<=" if inclusive else "<"
+            raise UserError(f"config.{key} must be {sign} {bound}, got {value!r}")
+    for name, low in (("pixel_mean", -math.inf), ("pixel_std", 0)):
+        value = config.model[name]
+        if len(value) != 3 or not min(value) > low:
+            positive = "" if low < 0 else "positive "
+            raise UserError(f"config.model.{name} must be three {positive}numbers, got {value!r}")
     if config.train.num_steps is None and config.train.num_epochs is None:
         raise UserError("config.train needs num_steps or num_epochs, got neither: set one")
     for split in ("train", "eval"):
-        if not config.data[split]:
+        if not split_list(config.data[split]):
             raise UserError(f"config.data.{split} is empty: name at least one split")
     if config.data.source == "folder" and config.data.root is None:
         raise UserError(

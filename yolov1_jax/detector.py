@@ -8,7 +8,7 @@ Axes: N images, S grid side, K boxes per cell, C classes.
 
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -123,7 +123,7 @@ class Detector:
 def read_image(image: ImageLike) -> np.ndarray:
     """A path or an array -> uint8 RGB [height, width, 3]."""
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
             raise UserError(
                 f"expected a uint8 RGB image [height, width, 3], found {image.dtype} {image.shape}"
             )
@@ -146,7 +146,7 @@ def load(workdir: str | pathlib.Path, step: str | int = "best") -> Detector:
     """
     workdir = pathlib.Path(workdir)
     config = run_folder.read_config(workdir)
-    variables, _ = restore_variables(workdir, step)
+    variables = restore_variables(workdir, step).variables
     model = experiment.build_model(config, len(config.model.class_names))
     predict = jax.jit(make_predict_step(model, class_loss=config.loss.class_loss))
     return Detector(
@@ -158,12 +158,20 @@ def load(workdir: str | pathlib.Path, step: str | int = "best") -> Detector:
     )
 
 
+class Restored(NamedTuple):
+    """What a run predicts with at one of its steps."""
+
+    variables: dict[str, Any]
+    step: int
+    reason: str  # why this step: "the best by mAP", ...
+
+
 def restore_variables(
     workdir: pathlib.Path,
     step: str | int,
     sharding: jax.sharding.Sharding | None = None,
-) -> tuple[dict[str, Any], int]:
-    """What a run predicts with at a step, and which step that is. Arguments as in `load`."""
+) -> Restored:
+    """Reads a checkpoint. Arguments and errors as in `load`."""
     config = run_folder.read_config(workdir)
     directory = run_folder.checkpoints_dir(workdir)
     with Checkpoints(directory, read_only=True) as checkpoints:
@@ -173,13 +181,13 @@ def restore_variables(
                 f"expected a checkpoint in {directory}, found none: train first, or wait for the "
                 "run's first checkpoint"
             )
-        chosen = _choose_step(step, steps, checkpoints.best_step())
+        chosen, reason = _choose_step(step, steps, checkpoints.best_step())
         abstract = abstract_tree(
             lambda key: create_train_state(
                 key,
                 model=experiment.build_model(config, len(config.model.class_names)),
                 # The length of the run changes rates, not the shape of the state.
-                optimizer=experiment.optimizer(config, experiment.duration(config, 1)),
+                optimizer=experiment.optimizer(config, experiment.Duration(1, 1.0, 1, 1)),
                 image_size=config.image_size,
             ),
             jax.random.key(0),
@@ -192,14 +200,16 @@ def restore_variables(
                 f"checkpoint {chosen} in {directory} is damaged ({error}): take another --step, "
                 f"one of {steps}"
             ) from error
-    return inference_variables(state), chosen
+    return Restored(inference_variables(state), chosen, reason)
 
 
-def _choose_step(step: str | int, steps: list[int], best: int | None) -> int:
-    if step == "latest":
-        return steps[-1]
+def _choose_step(step: str | int, steps: list[int], best: int | None) -> tuple[int, str]:
+    if step == "best" and best is not None:
+        return best, f"the best by mAP of the run's own evaluations (latest: {steps[-1]:,})"
     if step == "best":
-        return steps[-1] if best is None else best
-    if str(step).isdigit() and int(step) in steps:
-        return int(step)
+        return steps[-1], "the latest: none has been evaluated, so that none is the best"
+    if step == "latest":
+        return steps[-1], "the latest"
+    if str(step).isdecimal() and int(step) in steps:
+        return int(step), "as asked for"
     raise UserError(f"step must be 'best', 'latest' or one of {steps}, got {step!r}")

@@ -4,25 +4,29 @@
 
 Protocols: voc07 (the official 11-point rule), voc10 (the official area rule) and seed (the PyTorch
 reference's own rule, its faults included; comparable with its published numbers only). The result
-is printed and written to <workdir>/eval/, next to the pictures in <workdir>/report/.
+is printed and written to <workdir>/eval/<step>.json, the pictures to <workdir>/report/.
+
+--splits and --root evaluate on other data than the run's own; its result and pictures are written
+below <workdir>/eval/ under a name with the splits. --unknown_classes=skip leaves out objects of
+classes that the run has not learned.
 """
 
+import functools
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
-from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding
 from rich.console import Console
+from rich.progress import track
 
 from yolov1_jax import command_line, experiment, run_folder
 from yolov1_jax import config as configs
 from yolov1_jax.data.images import decode_image
-from yolov1_jax.data.pipeline import eval_batches
 from yolov1_jax.data.records import Source
 from yolov1_jax.detector import detections_from_predictions, restore_variables
 from yolov1_jax.errors import UserError
@@ -30,13 +34,13 @@ from yolov1_jax.evaluation.detections import Detections, GroundTruth
 from yolov1_jax.evaluation.mean_ap import Evaluation, evaluate_detections
 from yolov1_jax.evaluation.seed_protocol import evaluate_seed
 from yolov1_jax.grid import Predictions, decode_boxes
+from yolov1_jax.inference import predict_source
 from yolov1_jax.report import ap_table, write_report
 from yolov1_jax.sharding import (
     batch_sharding,
     check_batch_size,
     data_mesh,
     replicated_sharding,
-    shard_batch,
 )
 from yolov1_jax.train_step import make_predict_step
 
@@ -50,59 +54,6 @@ class Result(NamedTuple):
     evaluation: Evaluation
     detections: list[Detections]
     ground_truth: list[GroundTruth]
-
-
-def predict_source(
-    predict: Callable[[jax.Array], Predictions[jax.Array]],
-    source: Source,
-    *,
-    image_size: int,
-    batch_size: int,
-    num_workers: int,
-    sharding: NamedSharding,
-    track: Callable[..., Any] = lambda batches, description, total: batches,
-) -> tuple[Predictions[np.ndarray], np.ndarray]:
-    """Runs the network over a whole source, every process over its share.
-
-    Args:
-      predict: jitted, uint8 images [B, H, W, 3], sharded as `sharding` says -> Predictions.
-      batch_size: images at once, over all processes.
-      track: see `MetricWriter.track`.
-
-    Returns:
-      On every process: Predictions of all N images (NumPy), and their sizes, int [N, 2].
-    """
-    num_batches = math.ceil(len(source) / batch_size)
-    collected: list[Any] = []
-    with eval_batches(
-        source,
-        image_size=image_size,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    ) as batches:
-        for batch in track(batches, "evaluating", num_batches):
-            on_device = shard_batch(
-                {name: batch[name] for name in ("image", "index", "size")}, sharding
-            )
-            predictions = predict(on_device["image"])
-            row = (predictions, on_device["index"], on_device["size"])
-            # Read while the device works on the next batch: one batch is in flight.
-            if collected:
-                collected[-1] = _gather(collected[-1])
-            collected.append(row)
-    collected[-1] = _gather(collected[-1])
-    predictions, index, size = jax.tree.map(lambda *parts: np.concatenate(parts), *collected)
-    real = index >= 0  # the rows that pad the last batch have index -1
-    order = np.argsort(index[real])
-    return jax.tree.map(lambda array: array[real][order], predictions), size[real][order]
-
-
-def _gather(row: Any) -> Any:
-    if jax.process_count() == 1:
-        return jax.device_get(row)
-    return multihost_utils.process_allgather(row, tiled=True)
 
 
 def ground_truth_of(source: Source) -> list[GroundTruth]:
@@ -156,13 +107,16 @@ def evaluate_predictions(
 
 
 def summary(result: Result, step: int) -> dict[str, Any]:
-    """What <workdir>/eval/<step>.json holds. AP of a class without objects is null."""
+    """What <workdir>/eval/<step>.json holds. AP of a class without objects is null.
+
+    So is the mAP if no class has any.
+    """
     classes = result.evaluation.classes
     return {
         "step": step,
         "protocol": result.protocol,
-        "mAP": result.evaluation.mean_ap,
-        "ap": {name: (None if math.isnan(one.ap) else one.ap) for name, one in classes.items()},
+        "mAP": _none_if_nan(result.evaluation.mean_ap),
+        "ap": {name: _none_if_nan(one.ap) for name, one in classes.items()},
         "num_images": len(result.ground_truth),
         "num_objects": sum(one.num_objects for one in classes.values()),
         "num_difficult": int(sum(truth.difficult.sum() for truth in result.ground_truth)),
@@ -170,10 +124,20 @@ def summary(result: Result, step: int) -> dict[str, Any]:
     }
 
 
+def _none_if_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
 def report(
-    workdir: pathlib.Path, result: Result, step: int, source: Source, class_names: Sequence[str]
+    workdir: pathlib.Path,
+    result: Result,
+    step: int,
+    source: Source,
+    class_names: Sequence[str],
+    *,
+    folder: pathlib.Path | None = None,
 ) -> list[pathlib.Path]:
-    """Draws <workdir>/report/, with a few images spread over the source."""
+    """Draws <folder>/report/, with a few images spread over the source. `folder`: the workdir."""
     shown = np.unique(np.linspace(0, len(source) - 1, 12).round().astype(int))
     images = []
     for index in shown:
@@ -183,7 +147,7 @@ def report(
             decode_image(image, record["image_id"]) if isinstance(image, bytes) else image
         )
     return write_report(
-        workdir,
+        folder or workdir,
         evaluation=result.evaluation,
         history_path=run_folder.metrics_path(workdir),
         images=images,
@@ -200,28 +164,50 @@ def evaluate_run(
     protocol: str | None = None,
     splits: Sequence[str] | None = None,
     root: str | None = None,
+    unknown_classes: str | None = None,
+    console: Console | None = None,
 ) -> tuple[Result, int]:
-    """Evaluates a checkpoint of a run, writes <workdir>/eval/<step>[-<protocol>].json.
+    """Evaluates a checkpoint of a run; writes its result and its pictures.
 
     Args:
       workdir: the run folder.
       step: "best", "latest" or a number.
       protocol: one of PROTOCOLS; None for the run's own.
       splits, root: of other data than the run's config names.
+      unknown_classes: "refuse" or "skip" objects of classes that the run does not know; None for
+        what the run does.
+      console: where to say what is done, and the result; None says nothing.
 
     Returns:
       The result, and the number of the step.
+
+    Raises:
+      UserError: there is no such run, checkpoint or split; an unknown class.
     """
+    console = console or Console(quiet=True)
     config = run_folder.read_config(workdir)
-    protocol = protocol or config.eval.protocol
-    if splits:
-        config = configs.replace(config, "data.eval", tuple(splits))
-    if root is not None:
-        config = configs.replace(config, "data.root", root)
+    own_protocol = config.eval.protocol
+    other_data = bool(splits) or root is not None
+    asked = {
+        "eval.protocol": protocol,
+        "data.eval": tuple(splits) if splits else None,
+        "data.root": root,
+        "data.unknown_classes": unknown_classes,
+    }
+    for key, value in asked.items():
+        if value is not None:
+            config = configs.replace(config, key, value)
+    # Not the whole config: a run that is older than one of the keys can still be evaluated.
+    if config.eval.protocol not in PROTOCOLS:
+        raise UserError(f"protocol must be one of {PROTOCOLS}, got {config.eval.protocol!r}")
+    if not configs.split_list(config.data.eval):
+        raise UserError("splits is empty: name at least one")
     check_batch_size(config.eval.batch_size, "config.eval.batch_size")
     mesh = data_mesh()
-    variables, step_number = restore_variables(workdir, step, replicated_sharding(mesh))
+    variables, step, reason = restore_variables(workdir, step, replicated_sharding(mesh))
     source = experiment.open_eval_source(config)
+    _say(console, f"{workdir}: step {step:,}, {reason}")
+    _say(console, f"data: {', '.join(config.data.eval)}, {len(source):,} images")
     model = experiment.build_model(config, len(config.model.class_names))
     predict = jax.jit(
         make_predict_step(model, class_loss=config.loss.class_loss),
@@ -229,44 +215,67 @@ def evaluate_run(
         out_shardings=batch_sharding(mesh),
     )
     predictions, sizes = predict_source(
-        lambda images: predict(variables, images),
+        functools.partial(predict, variables),
         source,
         image_size=config.image_size,
         batch_size=config.eval.batch_size,
         num_workers=config.data.num_workers,
         sharding=batch_sharding(mesh),
+        track=functools.partial(
+            track, console=console, transient=True, disable=not console.is_terminal
+        ),
     )
     result = evaluate_predictions(
         predictions,
         sizes,
         ground_truth_of(source),
         class_names=config.model.class_names,
-        protocol=protocol,
+        protocol=config.eval.protocol,
         select_options=experiment.select_options(config),
     )
-    suffix = "" if protocol == config.eval.protocol and not splits else f"-{protocol}"
-    run_folder.write_json(
-        workdir / "eval" / f"{step_number}{suffix}.json", summary(result, step_number)
-    )
-    report(workdir, result, step_number, source, config.model.class_names)
-    return result, step_number
+    for note in _class_differences(source, result.evaluation):
+        _say(console, note)
+    console.print(ap_table(result.evaluation, step=step))
+
+    name = str(step)
+    if other_data:
+        name += "-" + re.sub(r"[^\w+-]+", "_", ",".join(config.data.eval))
+    if config.eval.protocol != own_protocol:
+        name += f"-{config.eval.protocol}"
+    path = workdir / "eval" / f"{name}.json"
+    run_folder.write_json(path, {**summary(result, step), "splits": list(config.data.eval)})
+    folder = workdir / "eval" / name if other_data else workdir
+    report(workdir, result, step, source, config.model.class_names, folder=folder)
+    _say(console, f"result in {path}, pictures in {folder / 'report'}")
+    return result, step
+
+
+def _class_differences(source: Source, evaluation: Evaluation) -> list[str]:
+    """A line each about classes that only the data or only the run knows."""
+    notes = []
+    if evaluation.classes_without_objects:
+        absent = ", ".join(evaluation.classes_without_objects)
+        notes.append(f"no object to find, therefore not in the mAP: {absent}")
+    for reason, names in source.report.skipped_objects.items():
+        notes.append(f"{len(names):,} objects left out, {reason}: {names[0]}, ...")
+    return notes
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def main(_: list[str]) -> None:
     if _WORKDIR.value is None:
         raise UserError("--workdir is missing: give the folder of a run")
-    workdir = pathlib.Path(_WORKDIR.value)
-    result, step = evaluate_run(
-        workdir,
+    evaluate_run(
+        pathlib.Path(_WORKDIR.value),
         step=_STEP.value,
         protocol=_PROTOCOL.value,
         splits=_SPLITS.value,
         root=_ROOT.value,
-    )
-    console = Console()
-    console.print(ap_table(result.evaluation, step=step))
-    console.print(
-        f"results in {workdir / 'eval'}, pictures in {workdir / 'report'}", soft_wrap=True
+        unknown_classes=_UNKNOWN_CLASSES.value,
+        console=Console(),
     )
 
 
@@ -276,4 +285,7 @@ if __name__ == "__main__":
     _PROTOCOL = flags.DEFINE_enum("protocol", None, PROTOCOLS, "by default the run's own")
     _SPLITS = flags.DEFINE_list("splits", None, "evaluate on these splits, not on the run's")
     _ROOT = flags.DEFINE_string("root", None, "config.data.root of those splits")
+    _UNKNOWN_CLASSES = flags.DEFINE_enum(
+        "unknown_classes", None, ("refuse", "skip"), "objects of classes that the run lacks"
+    )
     command_line.run(main)

@@ -1,7 +1,6 @@
 """From a config to the parts of a run: sources, model, optimizer, options of the pure functions."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -70,7 +69,7 @@ class Duration:
 
 def duration(config: ConfigDict, num_images: int) -> Duration:
     train = config.train
-    steps_per_epoch = num_images / train.batch_size
+    steps_per_epoch = (config.data.images_per_epoch or num_images) / train.batch_size
 
     def in_steps(steps: int | None, epochs: float | None, default: int) -> int:
         if steps is not None:

@@ -93,7 +93,7 @@ def make_train_step(
         metrics = {
             "loss": loss,
             **{f"loss/{name}": term for name, term in terms.items()},
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
         }
         return new_state, metrics
 

@@ -1,0 +1,63 @@
+"""A run folder with checkpoints of a narrow network with random weights; nothing is trained."""
+
+import jax
+import numpy as np
+
+from configs import quickstart
+from yolov1_jax import config as configs
+from yolov1_jax import experiment, run_folder
+from yolov1_jax.checkpoint import Checkpoints
+from yolov1_jax.data.synthetic import SyntheticSource
+from yolov1_jax.train_step import create_train_state
+
+
+def tiny_config(**changes):
+    """A network of 4 to 64 channels on 64 pixels and a 2 x 2 grid; `changes`: data__root=..."""
+    changes = {
+        "image_size": 64,
+        "data__eval": ("eval:6",),
+        "model__grid_size": 2,
+        "model__width_multiplier": 0.0625,
+        "model__head_channels": 1024,
+        "model__class_names": SyntheticSource.class_names,
+        "train__keep_checkpoints": 5,
+        "eval__batch_size": 4,
+        **changes,
+    }
+    config = quickstart.get_config()
+    for key, value in changes.items():
+        config = configs.replace(config, key.replace("__", "."), value)
+    return config
+
+
+def random_state(config, seed):
+    """A train state of random numbers, which no compiler was needed for."""
+    model = experiment.build_model(config, len(config.model.class_names))
+    optimizer = experiment.optimizer(config, experiment.duration(config, 100))
+    shapes = jax.eval_shape(
+        lambda key: create_train_state(
+            key, model=model, optimizer=optimizer, image_size=config.image_size
+        ),
+        jax.random.key(0),
+    )
+    rng = np.random.default_rng(seed)
+
+    def fill(leaf):
+        if leaf.ndim > 1:  # a kernel, of a size that keeps activations near 1 (He et al. 2015)
+            values = rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape)
+        else:  # variances among them, which are positive
+            values = rng.uniform(0.5, 1.5, leaf.shape)
+        return jax.numpy.asarray(values.astype(leaf.dtype))
+
+    return jax.tree.map(fill, shapes)
+
+
+def save_run(workdir, mean_aps, config=None):
+    """Saves a checkpoint for every {step: mAP or None}; the weights are a function of the step."""
+    config = config or tiny_config()
+    run_folder.write_config(workdir, config)
+    with Checkpoints(run_folder.checkpoints_dir(workdir), keep=5) as checkpoints:
+        for step, mean_ap in mean_aps.items():
+            checkpoints.save(step, random_state(config, step), {}, mean_ap=mean_ap)
+        checkpoints.wait()
+    return workdir

@@ -1,0 +1,68 @@
+"""Runs the network over a whole source, on all devices of all processes."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding
+
+from yolov1_jax.data.pipeline import eval_batches
+from yolov1_jax.data.records import Source
+from yolov1_jax.grid import Predictions
+from yolov1_jax.sharding import shard_batch
+
+
+def predict_source(
+    predict: Callable[[jax.Array], Predictions[jax.Array]],
+    source: Source,
+    *,
+    image_size: int,
+    batch_size: int,
+    num_workers: int,
+    sharding: NamedSharding,
+    track: Callable[..., Any] = lambda batches, description, total: batches,
+) -> tuple[Predictions[np.ndarray], np.ndarray]:
+    """Runs the network over a whole source, every process over its share.
+
+    Args:
+      predict: jitted, uint8 images [B, H, W, 3], sharded as `sharding` says -> Predictions.
+      batch_size: images at once, over all processes.
+      track: see `MetricWriter.track`.
+
+    Returns:
+      On every process: Predictions of all N images (NumPy), and their sizes, int [N, 2].
+    """
+    num_batches = math.ceil(len(source) / batch_size)
+    collected: list[Any] = []
+    with eval_batches(
+        source,
+        image_size=image_size,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    ) as batches:
+        for batch in track(batches, "evaluating", num_batches):
+            on_device = shard_batch(
+                {name: batch[name] for name in ("image", "index", "size")}, sharding
+            )
+            predictions = predict(on_device["image"])
+            row = (predictions, on_device["index"], on_device["size"])
+            # Read while the device works on the next batch: one batch is in flight.
+            if collected:
+                collected[-1] = _gather(collected[-1])
+            collected.append(row)
+    collected[-1] = _gather(collected[-1])
+    predictions, index, size = jax.tree.map(lambda *parts: np.concatenate(parts), *collected)
+    real = index >= 0  # the rows that pad the last batch have index -1
+    order = np.argsort(index[real])
+    return jax.tree.map(lambda array: array[real][order], predictions), size[real][order]
+
+
+def _gather(row: Any) -> Any:
+    if jax.process_count() == 1:
+        return jax.device_get(row)
+    return multihost_utils.process_allgather(row, tiled=True)
