@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     data.train = ("voc/2007:train+validation", "voc/2012:train+validation")
     data.eval = ("voc/2007:test",)
     data.num_workers = 8  # loader processes; 0 loads in threads of the main process
-    # Length of an epoch; None: as many as the training set has. For synthetic scenes, which never end.
+    # Length of an epoch, for synthetic scenes, which never end; None: that of the training set
     data.images_per_epoch = config_dict.placeholder(int)
     data.train_difficult = False  # whether objects marked `difficult` are trained on
     data.unknown_classes = "refuse"  # or "skip": objects of classes that class_names lacks

@@ -61,6 +61,22 @@ def test_boxes_end_at_the_edge_of_the_image():
     np.testing.assert_allclose(found.boxes_xyxy, [[0, 0, 0.625 * 80, 100]])
 
 
+@pytest.mark.parametrize(
+    "box",
+    [
+        [0.5, 0.5, -0.5, 0.5],  # inside out: the network has made a width negative
+        [0.5, 0.5, 0.5, 0.0],
+        [-1.5, 0.5, 0.25, 0.5],  # ends at -0.375: wholly to the left of the image
+    ],
+)
+def test_a_box_without_area_is_no_detection(box):
+    predictions = silent(1)
+    predictions.boxes[0, 0, 0, 0] = box
+    predictions.confidence[0, 0, 0, 0] = predictions.class_scores[0, 0, 0, 0] = 1
+    (found,) = detect(predictions, [(100, 80)])
+    assert len(found.scores) == 0
+
+
 def test_each_image_has_its_own_size_and_objects():
     predictions = silent(3)
     for image, label in ((0, 0), (2, 1)):

@@ -16,7 +16,8 @@ import numpy as np
 from yolov1_jax import experiment, run_folder
 from yolov1_jax.boxes import cxcywh_to_xyxy
 from yolov1_jax.checkpoint import Checkpoints, DamagedCheckpoint, abstract_tree
-from yolov1_jax.data.images import decode_image
+from yolov1_jax.data.images import read_upright
+from yolov1_jax.data.records import UnusableFile
 from yolov1_jax.data.transforms import resize_image
 from yolov1_jax.errors import UserError
 from yolov1_jax.evaluation.detections import Detections
@@ -52,6 +53,9 @@ def detections_from_predictions(
     # All cells of the first box, then all of the second: the order in which equal scores rank.
     boxes = np.moveaxis(boxes, 3, 1).reshape(num_images, -1, 4)  # [N, K*S*S, 4]
     scores = np.moveaxis(scores, 3, 1).reshape(num_images, -1, num_classes)  # [N, K*S*S, C]
+    # A width that the network made negative, or a box outside the image, is nothing to be found.
+    has_area = (boxes[..., 2:] > boxes[..., :2]).all(axis=-1)  # [N, K*S*S]
+    scores = np.where(has_area[..., None], scores, -np.inf)
     scale = sizes[:, None, [1, 0, 1, 0]]  # [N, 1, 4]: width, height, width, height
     return select_detections(
         boxes * scale,
@@ -121,7 +125,7 @@ class Detector:
 
 
 def read_image(image: ImageLike) -> np.ndarray:
-    """A path or an array -> uint8 RGB [height, width, 3]."""
+    """A path or an array -> uint8 RGB [height, width, 3]; files are turned as their EXIF says."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
             raise UserError(
@@ -131,7 +135,12 @@ def read_image(image: ImageLike) -> np.ndarray:
     path = pathlib.Path(image)
     if not path.is_file():
         raise UserError(f"expected an image at {path}, found no such file: check the path")
-    return decode_image(path.read_bytes(), str(path))
+    try:
+        return read_upright(path)
+    except UnusableFile as error:
+        raise UserError(
+            f"expected an image at {path}, found that {error}: check the file"
+        ) from None
 
 
 def load(workdir: str | pathlib.Path, step: str | int = "best") -> Detector:

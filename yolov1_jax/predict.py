@@ -20,7 +20,6 @@ Detections are in descending order of their score.
 """
 
 import itertools
-import logging
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +30,7 @@ from absl import flags
 from PIL import Image
 
 from yolov1_jax import command_line
-from yolov1_jax.data.images import EXTENSIONS, decode_image, read_header, upright
+from yolov1_jax.data.images import EXTENSIONS, read_upright
 from yolov1_jax.data.records import UnusableFile
 from yolov1_jax.detector import load
 from yolov1_jax.drawing import DRAWN_SCORE, draw_objects
@@ -103,21 +102,6 @@ def _images_in(folder: pathlib.Path) -> list[pathlib.Path]:
     )
 
 
-def read_upright(path: pathlib.Path) -> np.ndarray:
-    """An image as a viewer shows it, uint8 RGB [H, W, 3].
-
-    Raises:
-      UnusableFile: it cannot be read.
-    """
-    orientation = read_header(path).orientation
-    try:
-        return upright(decode_image(path.read_bytes(), str(path)), orientation)
-    except UserError:
-        raise UnusableFile("image does not decode") from None
-    except OSError:
-        raise UnusableFile("image cannot be read") from None
-
-
 def predict_files(
     detect: Callable[[list[np.ndarray]], list[Detections]],
     class_names: Sequence[str],
@@ -179,7 +163,6 @@ def _as_json(detections: Detections, class_names: Sequence[str]) -> list[dict[st
 
 
 def main(paths: list[str]) -> None:
-    logging.getLogger().setLevel(logging.WARNING)
     if _WORKDIR.value is None:
         raise UserError("--workdir is missing: give the folder of a run")
     if not paths:

@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from yolov1_jax.clock import Clock
 from yolov1_jax.data.pipeline import train_batches
 from yolov1_jax.data.records import Source
 from yolov1_jax.data.summary import print_summary, summarise
+from yolov1_jax.detector import read_image
 from yolov1_jax.evaluation.detections import GroundTruth
 from yolov1_jax.loss_window import LossWindow, check_finite_state
 from yolov1_jax.metric_writer import MetricWriter, read_metrics
@@ -209,9 +210,14 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
                 writer.print(f"stopped after step {step:,}; the same command continues it")
                 return
             best = checkpoints.best_step()
+            if is_main:
+                class_names = config.model.class_names
+                pictures = evaluate.report(workdir, result, step, eval_source, class_names)
+                tags = {f"report/{path.stem}": read_image(path) for path in pictures}
+                writer.write_images(step, tags)
 
     if is_main:
-        _conclude(workdir, result, step, best, eval_source, config.model.class_names)
+        _conclude(workdir, result, step, best)
 
 
 def _evaluate(
@@ -273,11 +279,8 @@ def _conclude(
     result: evaluate.Result,
     step: int,
     best_step: int | None,
-    source: Source,
-    class_names: Sequence[str],
 ) -> None:
-    """Draws the pictures; prints the result and where everything is."""
-    evaluate.report(workdir, result, step, source, class_names)
+    """Prints the result and where everything is."""
     console = Console()
     console.print(ap_table(result.evaluation, step=step))
     places = {

@@ -7,6 +7,7 @@ decode, and they should not start a device.
 """
 
 import os
+import pathlib
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
@@ -82,6 +83,21 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """Stored pixels [height, width, ...] turned as the EXIF `orientation` (1 to 8) asks."""
     turn = _UPRIGHT.get(orientation)
     return image if turn is None else np.ascontiguousarray(turn(image))
+
+
+def read_upright(path: pathlib.Path) -> np.ndarray:
+    """An image as a viewer shows it, uint8 RGB [H, W, 3].
+
+    Raises:
+      UnusableFile: it cannot be read.
+    """
+    orientation = read_header(path).orientation
+    try:
+        return upright(decode_image(path.read_bytes(), str(path)), orientation)
+    except UserError:
+        raise UnusableFile("image does not decode") from None
+    except OSError:
+        raise UnusableFile("image cannot be read") from None
 
 
 def read_header(path: str | os.PathLike) -> ImageHeader:

@@ -12,9 +12,9 @@ import numpy as np
 
 # What makes the scenes easy or hard to find objects in.
 MAX_OBJECTS = 4  # 1 to this many, before those that find no room
-MIN_SIDE, MAX_SIDE = 0.25, 0.6  # longer side of the box, log-uniform
-MAX_STRETCH = 1.25  # along one axis, while the other shrinks as much
-MAX_OVERHANG = 0.2  # of a box's side may lie outside the image
+MIN_SIDE, MAX_SIDE = 0.28, 0.6  # longer side of the box, log-uniform
+MAX_STRETCH = 1.2  # along one axis, while the other shrinks as much
+MAX_OVERHANG = 0.15  # of a box's side may lie outside the image
 MAX_OVERLAP = 0.6  # of the smaller of two boxes, when a new shape looks for a place
 GROUPED = 0.25  # of the shapes look for a place where they touch another: its box by GROUP_OVERLAP
 GROUP_OVERLAP = 0.15
