@@ -1,6 +1,5 @@
 """Starts the real program, as a user does, on a shrunk config, and reads what it leaves behind."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -37,12 +36,14 @@ SHRUNK = {
     "train.batch_size": 8,
     "train.accumulation_steps": 2,
     "train.num_steps": 12,
-    "train.log_every_steps": 1,
+    "train.log_every_steps": 2,  # so that checkpoint 3 holds half a row
     "train.eval_every_steps": 6,
     "train.checkpoint_every_steps": 3,
     "train.keep_checkpoints": 9,
     "optimizer.name": "sgd",
-    "optimizer.learning_rate": 0.002,
+    # So small that a gradient that flips (see assert_same_losses) does not show in the losses; the
+    # updates themselves do.
+    "optimizer.learning_rate": 2e-6,
     "optimizer.clip_norm": 10.0,
     "optimizer.weight_decay": 1e-3,
     "optimizer.schedule": "step",
@@ -57,6 +58,7 @@ SHRUNK = {
 LOSSES = ("loss", "loss/xy", "loss/wh", "loss/object", "loss/no_object", "loss/class")
 # A run that ends only when it is told to.
 ENDLESS = {
+    "train.log_every_steps": 1,
     "train.num_steps": 1_000_000,
     "train.eval_every_steps": 1_000_000,
     "train.checkpoint_every_steps": 1_000_000,
@@ -154,10 +156,16 @@ def finish(process: subprocess.Popen[str], timeout: float = 300) -> Ended:
     """Waits for the end of a program; one that does not end is killed, and fails the test."""
     try:
         out, err = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
+    finally:
+        end(process)
     return Ended(process.returncode, out, err)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Ends a program with all that it has started, if it still runs."""
+    if process.returncode is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def wait_until(
@@ -166,10 +174,11 @@ def wait_until(
     """Returns when the condition holds; fails if the program ends before that."""
     deadline = time.monotonic() + timeout
     while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            raise AssertionError(f"it never came to that: {finish(process)}")
+        if process.poll() is not None:
+            raise AssertionError(f"the program has ended: {process.communicate()}")
+        if time.monotonic() > deadline:
+            end(process)
+            raise AssertionError("it never came to that")
         time.sleep(0.01)
 
 
@@ -224,21 +233,23 @@ def assert_same_run(
         np.testing.assert_array_equal(ours[name], array, err_msg=name, strict=True)
 
 
-def assert_same_losses(workdir: pathlib.Path, reference: pathlib.Path, last_step: int) -> None:
-    """Up to rounding, and for as many steps as rounding stays rounding.
+def assert_same_losses(workdir: pathlib.Path, reference: pathlib.Path) -> None:
+    """The promise for other numbers of devices and processes: the losses are equal up to rounding.
 
-    Where an activation or the better of two boxes flips, training amplifies it without bound.
+    Gradients are not: where rounding makes an activation or the better of two boxes change sides,
+    they jump. Hence the small learning rate, and only six steps.
     """
+    last_step = 6
     ours, theirs = (
         [row for row in rows(folder) if row["split"] == "train" and row["step"] <= last_step]
         for folder in (workdir, reference)
     )
-    assert len(ours) == len(theirs) == last_step
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs] == [2, 4, 6]
     for one, other in zip(ours, theirs, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
         for term in LOSSES[1:]:
             assert one[term] == pytest.approx(other[term], rel=1e-5, abs=1e-5 * other["loss"])
-        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4)
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=0.02)
     ours, theirs = arrays(workdir, last_step), arrays(reference, last_step)
     statistics = [name for name in theirs if name.startswith("batch_stats/")]
     assert len(statistics) > 40

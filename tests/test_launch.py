@@ -44,7 +44,7 @@ def test_two_processes_give_the_losses_of_one(program, reference, tmp_path):
     ended = program.train(tmp_path / "run", {"train.num_steps": 6}, num_processes=2)
     assert ended.code == 0
     assert "error" not in ended.err.lower()
-    assert_same_losses(tmp_path / "run", reference[0], 6)
+    assert_same_losses(tmp_path / "run", reference[0])
     # One of them speaks, writes and draws.
     assert ended.out.count("step 6/6") == 2  # train and eval
     assert (tmp_path / "run" / "report" / "losses.png").is_file()
@@ -91,7 +91,7 @@ def test_an_error_in_one_process_ends_the_run_and_is_shown(program, tmp_path):
     overrides = {"train.num_steps": 2}
     start = time.monotonic()
     ended = program.train(tmp_path / "run", overrides, num_processes=2, interruption=error)
-    assert time.monotonic() - start < 120
+    assert time.monotonic() - start < 120  # the other waits for it, at first
     assert ended.code != 0
     assert "an error made by the test" in ended.err
 

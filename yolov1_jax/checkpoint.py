@@ -10,6 +10,7 @@ import logging
 import math
 import pathlib
 import shutil
+import threading
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -77,8 +78,15 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or jax.process_count() == 1:
+            self._manager.close()
+            return
+        # A checkpoint that is being written is to be finished, but for that the other processes are
+        # needed, and this one cannot know whether they have failed as well or will never come.
+        closing = threading.Thread(target=self._manager.close, daemon=True)
+        closing.start()
+        closing.join(timeout=10)
 
     def steps(self) -> list[int]:
         return sorted(self._manager.all_steps())

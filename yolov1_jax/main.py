@@ -10,6 +10,7 @@ meaning, in configs/r34.py; any of them can be set as --config.<section>.<key>=<
 
 import os
 import pathlib
+import threading
 
 # The loader decodes and warps images on the cores that XLA computes on; oversubscribing them with
 # one thread pool per library costs more than it gives.
@@ -43,7 +44,16 @@ def main(_: list[str]) -> None:
         jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}")
-    train_and_evaluate(_CONFIG.value, workdir)
+    try:
+        train_and_evaluate(_CONFIG.value, workdir)
+    except Exception:
+        if jax.process_count() > 1:
+            # The way out of the interpreter waits for the other processes, which may be waiting for
+            # this one: not for ever.
+            watchdog = threading.Timer(10, os._exit, [1])
+            watchdog.daemon = True
+            watchdog.start()
+        raise
 
 
 if __name__ == "__main__":
