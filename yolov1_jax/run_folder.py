@@ -4,7 +4,7 @@
 <workdir>/metrics.jsonl      a JSON object per row, train and eval
 <workdir>/checkpoints/<step> latest, and best by mAP
 <workdir>/eval/<step>.json   results of an evaluation
-<workdir>/report/*.png       pictures
+<workdir>/report/            pictures
 <workdir>/tensorboard/
 """
 
