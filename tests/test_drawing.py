@@ -214,3 +214,18 @@ def test_only_missed_objects_are_named(texts):
     texts.clear()
     draw_objects(GREY, NAMES, ground_truth=truth)
     assert texts == ["class 1", "class 2", "class 3", "class 5"]
+
+
+def test_captions_of_a_crowd_leave_the_image_in_sight(captions, texts):
+    grid = [[60 * x, 40 * y, 60 * x + 50, 40 * y + 38] for x in range(10) for y in range(10)]
+    found = detections(*[[*box, 0.5 + i / 300, i % 3] for i, box in enumerate(grid)])
+    missed = ground_truth(*[[*box, 9, 0] for box in grid])
+    draw_objects(GREY, NAMES, detections=found, ground_truth=missed)
+    names = [text for text in texts if text.startswith("class 9")]
+    assert texts[0] == "class 0 0.83"  # the best
+    assert 4 <= len(names) <= 40
+    assert 4 <= len(texts) - len(names) <= 40
+    area = sum(
+        (right - left) * (bottom - top) for left, top, right, bottom in filter(None, captions)
+    )
+    assert 0.1 < area / (400 * 600) <= 2 * drawing._MAX_CAPTIONED

@@ -5,8 +5,8 @@ captioned with class and score; ground truth is white and dashed, dotted where `
 captioned with its class only where no detection of that class found it (IoU 0.5): the misses.
 
 Lines and text are sized to the image, small images are enlarged first, and captions are moved until
-they lie inside the image and beside each other. What cannot be placed readably keeps its box and
-loses its caption.
+they lie inside the image and beside each other. What cannot be placed readably, or without hiding
+the image, keeps its box and loses its caption; the highest scores come first.
 """
 
 import functools
@@ -33,6 +33,9 @@ _MIN_TEXT = 12  # pixels
 _WHITE = (255, 255, 255)
 _EDGE_OPACITY = 150  # of the black or white edge that keeps a line visible on its own colour
 _MAX_COVERED = 0.15  # share of a caption that may lie on earlier ones
+# Share of the image that captions may take, those of detections and those of misses each: the boxes
+# of a crowd tell by their colour what they are.
+_MAX_CAPTIONED = 0.12
 _FOUND_IOU = 0.5
 
 _Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
@@ -80,7 +83,7 @@ def draw_objects(
     font = text_font(text_size or max(_MIN_TEXT, round(mean_side / 30)))
 
     draw = ImageDraw.Draw(canvas, "RGBA")
-    captions = []
+    captions, misses = [], []
     if detections is not None:
         ascending = np.argsort(detections.scores, kind="stable")  # the best end up on top
         boxes = _visible(detections.boxes_xyxy, scale, size, line)
@@ -100,8 +103,9 @@ def draw_objects(
             dashed_box(draw, box, max(2, line - 1), dotted=bool(ground_truth.difficult[i]))
             if missed[i]:
                 name = class_names[int(ground_truth.labels[i])]
-                captions.append(_Caption(name, _WHITE, box))
-    _draw_captions(draw, captions, font, size)
+                misses.append(_Caption(name, _WHITE, box))
+    placed = _draw_captions(draw, captions, font, size, [])
+    _draw_captions(draw, misses, font, size, placed)
     return np.asarray(canvas)
 
 
@@ -186,20 +190,27 @@ def _draw_captions(
     captions: Sequence[_Caption],
     font: ImageFont.FreeTypeFont,
     size: tuple[int, int],
-) -> None:
+    placed: Sequence[_Rectangle],
+) -> list[_Rectangle]:
+    """Draws captions beside those `placed` before; returns all of them."""
     ascent, descent = font.getmetrics()
     pad = max(2, round(font.size / 5))
     height = ascent + descent + 2 * (pad // 2)
-    placed: list[_Rectangle] = []
-    for caption in captions:
+    placed = list(placed)
+    room = _MAX_CAPTIONED * size[0] * size[1]
+    for number, caption in enumerate(captions):
         text = _shortened(caption.text, font, size[0] - 2 * pad)
         width = font.getlength(text) + 2 * pad
+        if number and width * height > room:
+            break
         spot = _place(_grown(caption.box, 1), width, height, size, placed)
         if spot is None:
             continue
         placed.append(spot)
+        room -= width * height
         draw.rectangle(_grown(spot, 0), fill=caption.colour)
         draw.text((spot[0] + pad, spot[1] + pad // 2), text, text_colour(caption.colour), font)
+    return placed
 
 
 def _place(
