@@ -173,6 +173,12 @@ def test_epochs_count_from_one_and_change_behind_the_last_step():
     assert display._position(400) == "epoch 40/40  step 400/400"
 
 
+def test_the_last_epoch_lasts_to_the_last_step():
+    # 9 epochs of 205.4 steps are 1,848.9, rounded to whole steps.
+    display = Progress(Console(), resume_step=0, num_steps=1849, steps_per_epoch=3287 / 16)
+    assert display._position(1849) == "epoch 9/9  step 1,849/1,849"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

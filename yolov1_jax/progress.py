@@ -99,7 +99,7 @@ class Progress:
     def _position(self, step: int) -> str:
         # A whole number of epochs is rounded to steps: half a step more is not another epoch.
         num_epochs = max(1, math.ceil((self._num_steps - 0.5) / self._steps_per_epoch))
-        epoch = max(1, math.ceil(step / self._steps_per_epoch))
+        epoch = min(num_epochs, max(1, math.ceil(step / self._steps_per_epoch)))
         return f"epoch {epoch:,}/{num_epochs:,}  step {step:,}/{self._num_steps:,}"
 
     def _time_left(self) -> str:
