@@ -9,6 +9,17 @@ from yolov1_jax.evaluation.detections import Detections, GroundTruth
 
 def slow_evaluation(detections, ground_truth, label, protocol):
     """AP, recall and precision of a class, object by object."""
+    queue = [
+        (float(score), image, box)
+        for image, one in enumerate(detections)
+        for box, score, c in zip(*one, strict=True)
+        if c == label
+    ]
+    return slow_class(queue, ground_truth, label, protocol)
+
+
+def slow_class(queue, ground_truth, label, protocol):
+    """Likewise; `queue` has (score, image, box) in the order that decides between equal scores."""
     objects = [
         [
             {"box": box, "difficult": difficult, "taken": False}
@@ -18,13 +29,7 @@ def slow_evaluation(detections, ground_truth, label, protocol):
         for truth in ground_truth
     ]
     num_objects = sum(not one["difficult"] for image in objects for one in image)
-    queue = [
-        (float(score), image, box)
-        for image, one in enumerate(detections)
-        for box, score, c in zip(*one, strict=True)
-        if c == label
-    ]
-    queue.sort(key=lambda row: -row[0])
+    queue = sorted(queue, key=lambda row: -row[0])  # stable
     true_positives = false_positives = 0
     recall, precision = [], []
     for _, image, (x1, y1, x2, y2) in queue:

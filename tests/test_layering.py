@@ -26,8 +26,11 @@ ROWS = [
     ["checkpoint", "metric_writer", "progress", "loss_window", "preemption", "run_folder", "clock"],
     ["timing"],
     ["evaluation"],
+    ["coco_ap"],
     ["class_colours", "drawing", "gallery", "figures"],
-    ["inference", "detector", "predict", "report", "export", "evaluate", "benchmark"],
+    ["inference", "detector", "predict", "report", "export", "benchmark"],
+    ["scoring", "file_evaluation", "evaluate"],
+    ["comparison", "compare"],
     ["train"],
     ["main"],
     ["__init__"],
@@ -46,6 +49,10 @@ ONLY_IN = {
     "orbax": {"checkpoint"},
     "grain": {"data"},
     "tensorflow_datasets": {"data"},
+    "pycocotools": {"coco_ap"},
+    "safetensors": {"weights"},
+    "huggingface_hub": {"weights"},
+    "pickle": set(),  # reading one may run anything; weights/torch_pickle.py reads torch's
     "tensorflow": set(),
     "torch": set(),
 }

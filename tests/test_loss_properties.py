@@ -1,13 +1,17 @@
 """What must hold for every loss of the family, whatever its value: tried on random cells."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
+from grid_scenes import encode_targets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import (
     BATCH,
     BOXES,
+    CLASSES,
     COMBINATIONS,
     SIDE,
     WEIGHTS,
@@ -20,6 +24,7 @@ from slow_loss import TERMS, SlowTargets, slow_loss
 
 from yolov1_jax import grid
 from yolov1_jax.grid import Predictions
+from yolov1_jax.loss import yolo_loss
 
 # Any two switches meet in all four ways; the rest is the business of the slow loops.
 IMAGE_UNITS = [COMBINATIONS[number] for number in (0, 5, 9, 12)]
@@ -152,6 +157,66 @@ def test_linear_in_each_coefficient(weight):
         assert zero[name] == 0
         factor = 3 if name in WEIGHTS[weight] else 1
         np.testing.assert_allclose(three[name], factor * one[name], rtol=1e-6)
+
+
+@functools.cache
+def weighted_loss(unit):
+    """Terms of the loss as a function of the coefficients too: compiled once for all of them."""
+    switches = (IMAGE_UNITS if unit == "image" else CELL_UNITS)[-1]
+    return jax.jit(
+        lambda predictions, targets, weights: yolo_loss(
+            predictions, targets, **{**switches, **weights}
+        )
+    )
+
+
+weights = st.fixed_dictionaries({name: st.integers(0, 32).map(lambda n: n / 4) for name in WEIGHTS})
+
+
+@properties
+@given(seeds, st.sampled_from(["image", "cell"]), weights, st.sampled_from([*WEIGHTS]))
+def test_monotone_in_its_coefficients(seed, unit, before, raised):
+    """Raising one raises its own terms, unless they are zero, and leaves the others as they are."""
+    case = random_case(seed, unit)
+    after = before | {raised: before[raised] + 0.5}
+    one, two = (weighted_loss(unit)(*case, chosen) for chosen in (before, after))
+    ones = weighted_loss(unit)(*case, dict.fromkeys(WEIGHTS, 1.0))
+    for name in TERMS:
+        if name in WEIGHTS[raised]:
+            assert two[name] > one[name] or ones[name] == 0
+        else:
+            assert two[name] == one[name]
+    assert sum(two.values()) >= sum(one.values()) >= 0
+
+
+@properties
+@given(seeds, st.permutations(range(8)), st.sampled_from(["last", "first"]))
+def test_objects_may_change_places(seed, order, collision):
+    """Where no two share a cell, their order in the annotation is of no matter to the loss."""
+    rng = np.random.default_rng(seed)
+    predictions, _ = random_case(seed, "cell")
+    boxes_xyxy, labels, valid = [], [], []
+    for _ in range(BATCH):  # eight cells of sixteen, some of the rows padding
+        cells = rng.choice(SIDE**2, 8, replace=False)
+        centres = (np.stack(divmod(cells, SIDE), axis=-1) + rng.uniform(0.1, 0.9, (8, 2))) / SIDE
+        half = rng.uniform(0.01, 0.2, (8, 2))
+        boxes_xyxy.append(np.concatenate([centres - half, centres + half], axis=-1))
+        labels.append(rng.integers(0, CLASSES, 8))
+        valid.append(rng.random(8) < 0.8)
+    objects = np.array(boxes_xyxy, np.float32), np.array(labels, np.int32), np.array(valid)
+    terms = {}
+    for name, rows in (("given", slice(None)), ("permuted", list(order))):
+        targets = encode_targets(
+            *(array[:, rows] for array in objects),
+            grid_size=SIDE,
+            num_classes=CLASSES,
+            collision=collision,
+            class_target="winner",
+        )
+        assert targets.object_mask.sum() == objects[2].sum()
+        terms[name] = weighted_loss("cell")(predictions, targets, dict.fromkeys(WEIGHTS, 1.0))
+    for name in TERMS:
+        np.testing.assert_array_equal(terms["given"][name], terms["permuted"][name])
 
 
 def test_defaults_are_the_references():

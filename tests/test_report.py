@@ -6,8 +6,9 @@ from PIL import Image
 from rich.console import Console
 from test_figures import eval_row, make_evaluation, train_row
 
+from yolov1_jax.coco_ap import evaluate_coco
 from yolov1_jax.evaluation.detections import Detections, GroundTruth
-from yolov1_jax.report import ap_table, write_report
+from yolov1_jax.report import ap_table, protocol_table, write_report
 
 NAMES = ["class 0", "class 1", "class 2"]
 
@@ -77,6 +78,28 @@ def test_ap_table_has_every_class_and_the_mean_at_the_bottom():
         ["class", "2", "-", "0", "30"],
         ["mAP", "51.3", "30", "90"],
     ]
+
+
+def printed(table):
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(table)
+    return [
+        line.replace("│", " ").replace("┃", " ").split() for line in captured.get().splitlines()
+    ]
+
+
+def test_ap_table_of_detections_of_no_run():
+    assert printed(ap_table(make_evaluation([0.3])))[0] == ["voc07"]
+
+
+def test_protocol_table_has_every_mean():
+    found = [Detections(np.array([[1.0, 1, 50, 50]]), np.array([0.5]), np.array([0]))]
+    truths = [GroundTruth(np.array([[1.0, 1, 50, 50]]), np.array([0]), np.array([False]))]
+    coco = evaluate_coco(found, truths, ["cat"])
+    lines = printed(protocol_table({"voc10": make_evaluation([0.3, 0.7251]), "coco": coco}))
+    assert lines[0] == ["voc10", "coco", "AP50", "AP75", "small", "medium", "large"]
+    assert lines[2] == ["51.3", "100.0", "100.0", "100.0", "-", "100.0", "-"]
 
 
 def test_ap_table_does_not_take_class_names_for_markup():

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import pytest
 
@@ -23,7 +24,9 @@ def test_the_config_comes_back(tmp_path):
     config = run_config(train__num_steps=7)
     run_folder.write_config(workdir, config)
     assert configs.flatten(run_folder.read_config(workdir)) == configs.flatten(config)
-    versions = json.loads((workdir / "config.json").read_text())["versions"]
+    written = json.loads((workdir / "config.json").read_text())
+    assert re.fullmatch(r"4 x cpu, \d+ cores", written["device"])  # fake ones, see conftest.py
+    versions = written["versions"]
     assert {"yolov1_jax", "jax", "flax", "optax", "numpy", "python"} <= versions.keys()
     assert all(version[0].isdigit() for version in versions.values())
 
@@ -49,6 +52,7 @@ def test_the_same_run_again_says_nothing(tmp_path, caplog):
 )
 def test_a_run_of_another_model_is_refused(tmp_path, change):
     run_folder.write_config(tmp_path, run_config())
+    (run_folder.checkpoints_dir(tmp_path) / "10").mkdir(parents=True)
     written = (tmp_path / "config.json").read_text()
     ((key, value),) = change.items()
     expected = rf"holds a run with config\.{key.replace('__', '.')}=.* asks for "
@@ -78,6 +82,25 @@ def test_what_may_change_is_told(tmp_path, caplog, change):
         f"config.{name} was {configs.flatten(run_config())[name]!r}, is now {value!r}"
     ]
     assert configs.flatten(run_folder.read_config(tmp_path))[name] == value
+
+
+def test_a_run_without_a_checkpoint_may_become_another(tmp_path):
+    """The model's settings may be why it has none: its weights were refused, for example."""
+    run_folder.write_config(tmp_path, run_config())
+    run_folder.checkpoints_dir(tmp_path).mkdir()
+    run_folder.write_config(tmp_path, run_config(model__backbone="resnet18"))
+    assert run_folder.read_config(tmp_path).model.backbone == "resnet18"
+
+
+def test_a_run_may_be_older_than_a_key_of_the_model(tmp_path):
+    run_folder.write_config(tmp_path, run_config())
+    (run_folder.checkpoints_dir(tmp_path) / "10").mkdir(parents=True)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    del content["config"]["model"]["pretrained_format"]
+    path.write_text(json.dumps(content))
+    run_folder.write_config(tmp_path, run_config())
+    assert run_folder.read_config(tmp_path).model.pretrained_format == "backbone"
 
 
 def test_only_the_main_process_writes(tmp_path):

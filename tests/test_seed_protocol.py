@@ -14,7 +14,6 @@ from yolov1_jax.evaluation.detections import GroundTruth
 from yolov1_jax.evaluation.seed_protocol import (
     average_precision_trapezoid,
     evaluate_seed,
-    grid_ground_truth,
     seed_detections,
 )
 
@@ -160,46 +159,6 @@ def test_suppression_is_strict_and_within_the_class():
 def test_a_suppressed_last_box_is_not_counted_as_lost():
     network = Network().put(0, 0, 0, UPPER, 0.75, c1=1).put(0, 0, 1, UPPER, 0.5)
     assert detect(network) == ([(0.75, 1)], 0, 0)
-
-
-# ---- Ground truth: step 1
-
-
-def test_the_last_object_of_a_cell_replaces_the_others():
-    first, last, other = (0, 0, 20, 20), (0, 0, 24, 24), (40, 40, 50, 50)
-    image, boxes, labels = grid_ground_truth(
-        [truth(), truth((first, 1), (other, 0), (last, 1))], grid_size=2, num_classes=2
-    )
-    np.testing.assert_array_equal(image, [1, 1])
-    np.testing.assert_array_equal(boxes * 64, [last, other])
-    np.testing.assert_array_equal(labels, [1, 0])
-
-
-def test_a_cell_of_two_classes_counts_its_last_box_for_both():
-    first, last = (0, 0, 20, 20), (0, 0, 24, 24)
-    _, boxes, labels = grid_ground_truth([truth((first, 1), (last, 0))], 2, 2)
-    np.testing.assert_array_equal(boxes * 64, [last, last])
-    np.testing.assert_array_equal(labels, [0, 1])
-
-
-def test_what_is_left_stands_by_image_row_and_column():
-    # The order decides which of two equally overlapped objects a detection goes to.
-    _, boxes, _ = grid_ground_truth([truth((LOWER, 0), (RIGHT, 0), (UPPER, 0))], 2, 1)
-    np.testing.assert_array_equal(boxes * 64, [UPPER, RIGHT, LOWER])
-
-
-def test_difficult_objects_do_not_exist():
-    first, last = (0, 0, 20, 20), (0, 0, 24, 24)
-    _, boxes, labels = grid_ground_truth([truth((first, 1), (last, 0, True))], 2, 2)
-    np.testing.assert_array_equal(boxes * 64, [first])
-    np.testing.assert_array_equal(labels, [1])
-
-
-def test_a_centre_on_the_edge_belongs_to_the_last_cell():
-    # Centres (1, 1) and (60/64, 60/64): one cell, so the second replaces the first.
-    objects = truth(((60, 60, 68, 68), 0), ((58, 58, 62, 62), 0))
-    _, boxes, _ = grid_ground_truth([objects], 2, 1)
-    np.testing.assert_array_equal(boxes * 64, [(58, 58, 62, 62)])
 
 
 # ---- Matching and average precision: steps 4 and 5

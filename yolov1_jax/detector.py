@@ -46,6 +46,27 @@ def detections_from_predictions(
       score_threshold, nms_iou_threshold, classes_per_box: see `select_detections`. The score is
         confidence * class score (Redmon et al. 2016, equation 1).
     """
+    boxes, scores = scored_boxes(predictions, sizes, xy_unit=xy_unit)
+    return select_detections(
+        boxes,
+        scores,
+        score_threshold=score_threshold,
+        iou_threshold=nms_iou_threshold,
+        classes_per_box=classes_per_box,
+    )
+
+
+def scored_boxes(
+    predictions: Predictions[np.ndarray], sizes: np.ndarray, *, xy_unit: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every box of the network, cut at the borders of the image, and its score for every class.
+
+    Arguments as in `detections_from_predictions`.
+
+    Returns:
+      boxes_xyxy [N, K*S*S, 4] in pixels of the original images, all cells of the first box, then
+      all of the second; scores [N, K*S*S, C], -inf of a box that has no area in the image.
+    """
     boxes = cxcywh_to_xyxy(decode_boxes(predictions.boxes, xy_unit=xy_unit))
     boxes = np.clip(boxes, 0, 1)  # [N, S, S, K, 4]
     scores = predictions.confidence[..., None] * predictions.class_scores[..., None, :]
@@ -57,13 +78,7 @@ def detections_from_predictions(
     has_area = (boxes[..., 2:] > boxes[..., :2]).all(axis=-1)  # [N, K*S*S]
     scores = np.where(has_area[..., None], scores, -np.inf)
     scale = sizes[:, None, [1, 0, 1, 0]]  # [N, 1, 4]: width, height, width, height
-    return select_detections(
-        boxes * scale,
-        scores,
-        score_threshold=score_threshold,
-        iou_threshold=nms_iou_threshold,
-        classes_per_box=classes_per_box,
-    )
+    return boxes * scale, scores
 
 
 class Detector:

@@ -1,22 +1,31 @@
-"""Evaluates a run: run folder -> detections -> average precision.
+"""Evaluates a run, or detections of any program: average precision by all protocols at once.
 
     python -m yolov1_jax.evaluate --workdir=runs/r34 [--step=best|latest|N] [--protocol=voc07]
 
-Protocols: voc07 (the official 11-point rule), voc10 (the official area rule) and seed (the PyTorch
-reference's own rule, its faults included; comparable with its published numbers only). The result
-is printed and written to <workdir>/eval/<step>.json, the pictures to <workdir>/report/.
+The result is printed and written to <workdir>/eval/<step>.json, the pictures to <workdir>/report/,
+the detections to <workdir>/eval/<step>/ (--results_format: coco, devkit or both). --splits and
+--root evaluate on other data than the run's own, --protocol puts another mAP first than the run's;
+the results of either have names of their own, with the splits or the protocol in it, and their
+pictures are in the folder of that name. --unknown_classes=skip leaves out objects of classes that
+the run has not learned.
 
---splits and --root evaluate on other data than the run's own; its result and pictures are written
-below <workdir>/eval/ under a name with the splits. --unknown_classes=skip leaves out objects of
-classes that the run has not learned.
+    python -m yolov1_jax.evaluate --detections=PATH --workdir=runs/r34
+    python -m yolov1_jax.evaluate --detections=PATH --source=folder --root=VOC --splits=VOC2007:test
+    python -m yolov1_jax.evaluate --detections=PATH --annotations=instances.json
+
+PATH is a COCO results JSON, a folder of the devkit's comp4_det_<set>_<class>.txt, or the beginning
+of their paths (results/comp4_det_test). It is scored against the data of a run, of a source, or
+against a COCO annotations JSON; --output=FILE.json writes the numbers.
+
+Protocols: voc07 (the official 11-point rule), voc10 (the official area rule), coco (COCO's AP) and
+seed (the PyTorch reference's own rule, its faults included; comparable with its published numbers
+only, and computed from the network's output, not from detections).
 """
 
 import functools
-import math
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,14 +37,20 @@ from yolov1_jax import command_line, experiment, run_folder
 from yolov1_jax import config as configs
 from yolov1_jax.data.images import decode_image
 from yolov1_jax.data.records import Source
-from yolov1_jax.detector import detections_from_predictions, restore_variables
+from yolov1_jax.detector import restore_variables
 from yolov1_jax.errors import UserError
-from yolov1_jax.evaluation.detections import Detections, GroundTruth
-from yolov1_jax.evaluation.mean_ap import Evaluation, evaluate_detections
-from yolov1_jax.evaluation.seed_protocol import evaluate_seed
-from yolov1_jax.grid import Predictions, decode_boxes
+from yolov1_jax.evaluation.mean_ap import Evaluation
+from yolov1_jax.evaluation.results_files import FORMATS, write_results
+from yolov1_jax.file_evaluation import DetectionsOf, evaluate_file
 from yolov1_jax.inference import predict_source
-from yolov1_jax.report import ap_table, write_report
+from yolov1_jax.report import ap_table, protocol_table, write_report
+from yolov1_jax.scoring import (
+    PROTOCOLS,
+    Result,
+    annotated_images,
+    evaluate_predictions,
+    evaluation_summary,
+)
 from yolov1_jax.sharding import (
     batch_sharding,
     check_batch_size,
@@ -43,89 +58,6 @@ from yolov1_jax.sharding import (
     replicated_sharding,
 )
 from yolov1_jax.train_step import make_predict_step
-
-PROTOCOLS = ("voc07", "voc10", "seed")
-
-
-class Result(NamedTuple):
-    """An evaluation and what it was computed from, all of it in the order of the source."""
-
-    protocol: str
-    evaluation: Evaluation
-    detections: list[Detections]
-    ground_truth: list[GroundTruth]
-
-
-def ground_truth_of(source: Source) -> list[GroundTruth]:
-    """Annotations in the pixels of the original images."""
-    truths = []
-    for index in range(len(source)):
-        record = source.annotation(index)
-        width, height = record["width"], record["height"]
-        boxes = np.asarray(record["boxes_xyxy"], np.float64) * [width, height, width, height]
-        # Annotations are mostly whole pixels: give back the very numbers that division has blurred.
-        whole = np.round(boxes)
-        boxes = np.where(np.abs(boxes - whole) < 1e-3, whole, boxes)
-        truths.append(GroundTruth(boxes, record["labels"], record["difficult"]))
-    return truths
-
-
-def evaluate_predictions(
-    predictions: Predictions[np.ndarray],
-    sizes: np.ndarray,
-    ground_truth: Sequence[GroundTruth],
-    *,
-    class_names: Sequence[str],
-    protocol: str,
-    select_options: dict[str, Any],
-) -> Result:
-    """Scores the network's output on the host.
-
-    Args:
-      predictions: of N images, NumPy, in the order of `ground_truth`.
-      sizes: int [N, 2], height and width of the original images.
-      protocol: one of PROTOCOLS. "seed" has its own thresholds and ignores those of
-        `select_options`; its detections here are those of the official rule.
-      select_options: keyword arguments of `detections_from_predictions`.
-    """
-    detections = detections_from_predictions(predictions, sizes, **select_options)
-    evaluation: Evaluation
-    if protocol == "seed":
-        evaluation = evaluate_seed(
-            decode_boxes(predictions.boxes, xy_unit=select_options["xy_unit"]),
-            predictions.confidence,
-            predictions.class_scores,
-            [
-                truth._replace(boxes_xyxy=truth.boxes_xyxy / size[[1, 0, 1, 0]])
-                for truth, size in zip(ground_truth, sizes, strict=True)
-            ],
-            class_names,
-        )
-    else:
-        evaluation = evaluate_detections(detections, ground_truth, class_names, protocol=protocol)
-    return Result(protocol, evaluation, detections, list(ground_truth))
-
-
-def summary(result: Result, step: int) -> dict[str, Any]:
-    """What <workdir>/eval/<step>.json holds. AP of a class without objects is null.
-
-    So is the mAP if no class has any.
-    """
-    classes = result.evaluation.classes
-    return {
-        "step": step,
-        "protocol": result.protocol,
-        "mAP": _none_if_nan(result.evaluation.mean_ap),
-        "ap": {name: _none_if_nan(one.ap) for name, one in classes.items()},
-        "num_images": len(result.ground_truth),
-        "num_objects": sum(one.num_objects for one in classes.values()),
-        "num_difficult": int(sum(truth.difficult.sum() for truth in result.ground_truth)),
-        "num_detections": sum(len(found.scores) for found in result.detections),
-    }
-
-
-def _none_if_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def report(
@@ -165,17 +97,21 @@ def evaluate_run(
     splits: Sequence[str] | None = None,
     root: str | None = None,
     unknown_classes: str | None = None,
+    results_format: str = "coco",
+    output: pathlib.Path | None = None,
     console: Console | None = None,
 ) -> tuple[Result, int]:
-    """Evaluates a checkpoint of a run; writes its result and its pictures.
+    """Evaluates a checkpoint of a run; writes its result, its detections and its pictures.
 
     Args:
       workdir: the run folder.
       step: "best", "latest" or a number.
-      protocol: one of PROTOCOLS; None for the run's own.
+      protocol: one of PROTOCOLS, whose mAP comes first; None for the run's own.
       splits, root: of other data than the run's config names.
       unknown_classes: "refuse" or "skip" objects of classes that the run does not know; None for
         what the run does.
+      results_format: one of FORMATS.
+      output: a further file for the result.
       console: where to say what is done, and the result; None says nothing.
 
     Returns:
@@ -200,14 +136,15 @@ def evaluate_run(
     # Not the whole config: a run that is older than one of the keys can still be evaluated.
     if config.eval.protocol not in PROTOCOLS:
         raise UserError(f"protocol must be one of {PROTOCOLS}, got {config.eval.protocol!r}")
-    if not configs.split_list(config.data.eval):
+    splits = configs.split_list(config.data.eval)
+    if not splits:
         raise UserError("splits is empty: name at least one")
     check_batch_size(config.eval.batch_size, "config.eval.batch_size")
     mesh = data_mesh()
     variables, step, reason = restore_variables(workdir, step, replicated_sharding(mesh))
     source = experiment.open_eval_source(config)
     _say(console, f"{workdir}: step {step:,}, {reason}")
-    _say(console, f"data: {', '.join(config.data.eval)}, {len(source):,} images")
+    _say(console, f"data: {', '.join(splits)}, {len(source):,} images")
     model = experiment.build_model(config, len(config.model.class_names))
     predict = jax.jit(
         make_predict_step(model, class_loss=config.loss.class_loss),
@@ -228,26 +165,48 @@ def evaluate_run(
     result = evaluate_predictions(
         predictions,
         sizes,
-        ground_truth_of(source),
-        class_names=config.model.class_names,
+        annotated_images(source),
         protocol=config.eval.protocol,
         select_options=experiment.select_options(config),
+        others=PROTOCOLS,
     )
     for note in _class_differences(source, result.evaluation):
         _say(console, note)
     console.print(ap_table(result.evaluation, step=step))
+    console.print(protocol_table(result.evaluations))
 
     name = str(step)
     if other_data:
-        name += "-" + re.sub(r"[^\w+-]+", "_", ",".join(config.data.eval))
+        name += "-" + re.sub(r"[^\w+-]+", "_", ",".join(splits))
     if config.eval.protocol != own_protocol:
         name += f"-{config.eval.protocol}"
     path = workdir / "eval" / f"{name}.json"
-    run_folder.write_json(path, {**summary(result, step), "splits": list(config.data.eval)})
-    folder = workdir / "eval" / name if other_data else workdir
+    numbers = evaluation_summary(result, source=config.data.source, splits=splits, step=step)
+    for file in (path, *([output] if output else [])):
+        run_folder.write_json(file, numbers)
+    written = write_results(
+        path.with_suffix(""),
+        result.detections,
+        result.images,
+        results_format=results_format,
+        set_name=_set_name(config.data.source, splits),
+        # The devkit's comp3 is for detectors that have seen nothing but VOC's own data.
+        competition="comp3" if config.model.pretrained is None else "comp4",
+    )
+    # The run's own pictures are of its own data and protocol.
+    folder = workdir if name == str(step) else path.with_suffix("")
     report(workdir, result, step, source, config.model.class_names, folder=folder)
+    for file in written:
+        _say(console, f"detections in {file}")
     _say(console, f"result in {path}, pictures in {folder / 'report'}")
     return result, step
+
+
+def _set_name(source: str, splits: Sequence[str]) -> str:
+    """("VOC2007:test",) -> "test", as the devkit's files are named."""
+    if source != "synthetic":  # whose "eval:100" has a number of scenes behind the colon
+        splits = [split.split(":")[-1] for split in splits]
+    return re.sub(r"[^\w+-]+", "_", "+".join(splits))
 
 
 def _class_differences(source: Source, evaluation: Evaluation) -> list[str]:
@@ -266,15 +225,44 @@ def _say(console: Console, line: str) -> None:
 
 
 def main(_: list[str]) -> None:
-    if _WORKDIR.value is None:
-        raise UserError("--workdir is missing: give the folder of a run")
+    workdir = None if _WORKDIR.value is None else pathlib.Path(_WORKDIR.value)
+    output = None if _OUTPUT.value is None else pathlib.Path(_OUTPUT.value)
+    if _DETECTIONS.value is not None:
+        evaluate_file(
+            _DETECTIONS.value,
+            DetectionsOf(
+                workdir=workdir,
+                annotations=_ANNOTATIONS.value,
+                source=_SOURCE.value,
+                root=_ROOT.value,
+                splits=_SPLITS.value,
+                class_names=_CLASS_NAMES.value,
+                image_size=_IMAGE_SIZE.value,
+                unknown_classes=_UNKNOWN_CLASSES.value,
+            ),
+            protocol=_PROTOCOL.value,
+            unknown_images=_UNKNOWN_IMAGES.value,
+            output=output,
+            console=Console(),
+        )
+        return
+    if workdir is None:
+        raise UserError("--workdir is missing: give the folder of a run, or --detections")
+    for flag in (_ANNOTATIONS, _SOURCE, _CLASS_NAMES, _IMAGE_SIZE):
+        if flag.value is not None:
+            raise UserError(
+                f"--{flag.name} is of --detections, which is missing: a run has its own; give "
+                "--splits and --root to evaluate it on other data"
+            )
     evaluate_run(
-        pathlib.Path(_WORKDIR.value),
+        workdir,
         step=_STEP.value,
         protocol=_PROTOCOL.value,
         splits=_SPLITS.value,
         root=_ROOT.value,
         unknown_classes=_UNKNOWN_CLASSES.value,
+        results_format=_RESULTS_FORMAT.value,
+        output=output,
         console=Console(),
     )
 
@@ -282,10 +270,26 @@ def main(_: list[str]) -> None:
 if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string("workdir", None, "run folder")
     _STEP = flags.DEFINE_string("step", "best", "checkpoint: best, latest or a step number")
-    _PROTOCOL = flags.DEFINE_enum("protocol", None, PROTOCOLS, "by default the run's own")
+    _PROTOCOL = flags.DEFINE_enum(
+        "protocol", None, PROTOCOLS, "whose mAP comes first; by default the run's own, else voc07"
+    )
     _SPLITS = flags.DEFINE_list("splits", None, "evaluate on these splits, not on the run's")
     _ROOT = flags.DEFINE_string("root", None, "config.data.root of those splits")
     _UNKNOWN_CLASSES = flags.DEFINE_enum(
         "unknown_classes", None, ("refuse", "skip"), "objects of classes that the run lacks"
+    )
+    _RESULTS_FORMAT = flags.DEFINE_enum(
+        "results_format", "coco", FORMATS, "of the detections that a run's evaluation writes"
+    )
+    _OUTPUT = flags.DEFINE_string("output", None, "a (further) JSON file for the result")
+    _DETECTIONS = flags.DEFINE_string("detections", None, "score these files instead of a run")
+    _SOURCE = flags.DEFINE_enum(
+        "source", None, ("folder", "tfds", "synthetic"), "annotations that --detections are of"
+    )
+    _ANNOTATIONS = flags.DEFINE_string("annotations", None, "or else a COCO annotations JSON")
+    _CLASS_NAMES = flags.DEFINE_list("class_names", None, "of --source=folder; else its own")
+    _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "of --source=synthetic, pixels")
+    _UNKNOWN_IMAGES = flags.DEFINE_enum(
+        "unknown_images", "refuse", ("refuse", "skip"), "--detections of images without annotations"
     )
     command_line.run(main)

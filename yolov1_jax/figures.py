@@ -20,24 +20,24 @@ from yolov1_jax.evaluation.mean_ap import Evaluation
 Arguments = ParamSpec("Arguments")
 Colours = Mapping[str, tuple[int, int, int]]  # class name -> 8-bit sRGB
 
-_INK = "#333333"
+INK = "#333333"
 _FAINT = "#e4e4e4"
 # Okabe & Ito (2008): told apart with any colour vision.
-_TERM_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#999999",
-    "axes.labelcolor": _INK,
+    "axes.labelcolor": INK,
     "axes.titlesize": 12,
     "axes.titlelocation": "left",
-    "axes.titlecolor": _INK,
+    "axes.titlecolor": INK,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": _FAINT,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "legend.frameon": False,
     "text.parse_math": False,  # a class name may hold a "$"
     "figure.dpi": 130,
@@ -48,9 +48,11 @@ _BARS_PER_COLUMN = 40
 _ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # hides a line behind text
 
 
-def _in_house_style(
+def in_house_style(
     draw: Callable[Arguments, Figure | None],
 ) -> Callable[Arguments, Figure | None]:
+    """Draws in this module's style, whatever the user's settings are."""
+
     @functools.wraps(draw)
     def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure | None:
         with matplotlib.style.context(["default", _STYLE]):
@@ -59,7 +61,7 @@ def _in_house_style(
     return styled
 
 
-@_in_house_style
+@in_house_style
 def loss_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
     """The loss and its terms by epoch (or step), on a logarithmic axis where they are positive."""
     rows = _rows(history, "train")
@@ -71,11 +73,11 @@ def loss_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
         return None
     figure = Figure(figsize=(8, 4.5))
     axes = figure.add_subplot(title="Training loss", xlabel=unit)
-    colours = iter(_TERM_COLOURS * len(lines))
+    colours = iter(LINE_COLOURS * len(lines))
     # From the largest to the smallest at the end, so that the legend is in the order of the lines.
     for key, line in sorted(lines.items(), key=lambda item: -item[1][-1, 1]):
         is_total = key == "loss"
-        colour = _INK if is_total else next(colours)
+        colour = INK if is_total else next(colours)
         smooth = _smoothed(line[:, 1])
         if len(line) == 1:
             axes.plot(*line.T, "o", color=colour, label=_loss_name(key))
@@ -96,7 +98,7 @@ def loss_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
     return figure
 
 
-@_in_house_style
+@in_house_style
 def mean_ap_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
     """mAP by epoch, with the best evaluation marked."""
     rows = _rows(history, "eval")
@@ -107,16 +109,16 @@ def mean_ap_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
     figure = Figure(figsize=(8, 4))
     axes = figure.add_subplot(title="Mean average precision", xlabel=unit, ylabel="mAP (%)")
     when, values = line[:, 0], 100 * line[:, 1]
-    axes.plot(when, values, "-o", color=_TERM_COLOURS[0], linewidth=2, markersize=4)
+    axes.plot(when, values, "-o", color=LINE_COLOURS[0], linewidth=2, markersize=4)
     best = int(values.argmax())
-    axes.plot(when[best], values[best], "o", color=_TERM_COLOURS[1], markersize=9)
+    axes.plot(when[best], values[best], "o", color=LINE_COLOURS[1], markersize=9)
     axes.annotate(
         f"{values[best]:.1f}",
         (when[best], values[best]),
         (0, 9),
         textcoords="offset points",
         ha="center",
-        color=_TERM_COLOURS[1],
+        color=LINE_COLOURS[1],
         weight="bold",
     )
     axes.set_ylim(0, min(112, max(values.max() * 1.2, 5)))
@@ -124,7 +126,7 @@ def mean_ap_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
     return figure
 
 
-@_in_house_style
+@in_house_style
 def ap_figure(evaluation: Evaluation, colours: Colours) -> Figure | None:
     """AP of each class as bars, best first; classes without objects stand last, without a bar."""
     classes = sorted(
@@ -142,7 +144,7 @@ def ap_figure(evaluation: Evaluation, colours: Colours) -> Figure | None:
         x=0.01,
         ha="left",
         fontsize=12,
-        color=_INK,
+        color=INK,
     )
     mean = 100 * evaluation.mean_ap
     for column, axes in enumerate(np.ravel(figure.subplots(1, num_columns))):
@@ -151,18 +153,18 @@ def ap_figure(evaluation: Evaluation, colours: Colours) -> Figure | None:
             ap = 0.0 if math.isnan(one.ap) else 100 * one.ap
             axes.barh(row, ap, color=_rgb(colours[name]), height=0.72)
             text = "no objects" if math.isnan(one.ap) else f"{ap:.1f}"
-            axes.text(ap + 0.8, row, text, va="center", color=_INK, fontsize=9, bbox=_ON_WHITE)
+            axes.text(ap + 0.8, row, text, va="center", color=INK, fontsize=9, bbox=_ON_WHITE)
         axes.set_yticks(range(len(part)), [f"{name} ({one.num_objects:,})" for name, one in part])
         axes.set(xlim=(0, 108), ylim=(num_rows - 0.4, -0.9), xticks=range(0, 101, 20))
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
         if math.isfinite(mean):
-            axes.axvline(mean, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=0.9)
-            axes.text(mean, -0.95, f"mAP {mean:.1f}", ha="center", va="bottom", color=_INK)
+            axes.axvline(mean, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=0.9)
+            axes.text(mean, -0.95, f"mAP {mean:.1f}", ha="center", va="bottom", color=INK)
     return figure
 
 
-@_in_house_style
+@in_house_style
 def precision_recall_figure(evaluation: Evaluation, colours: Colours) -> Figure | None:
     """One small panel for each class that has objects."""
     classes = {name: one for name, one in evaluation.classes.items() if one.num_objects}
@@ -174,7 +176,7 @@ def precision_recall_figure(evaluation: Evaluation, colours: Colours) -> Figure 
     width, height = max(4.5, side * num_columns), 0.9 + max(side * num_rows, 2.6)
     figure = Figure(figsize=(width, height))
     figure.suptitle(
-        "Precision against recall, and AP (%)", x=0.01, ha="left", fontsize=12, color=_INK
+        "Precision against recall, and AP (%)", x=0.01, ha="left", fontsize=12, color=INK
     )
     # Not shared: each limit set on one of 80 shared axes is passed on to all of them.
     panels = figure.subplots(num_rows, num_columns, squeeze=False)
@@ -193,8 +195,8 @@ def precision_recall_figure(evaluation: Evaluation, colours: Colours) -> Figure 
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         axes.tick_params(labelsize=8)
         axes.label_outer()
-    figure.supxlabel("recall", fontsize=10, color=_INK)
-    figure.supylabel("precision", fontsize=10, color=_INK)
+    figure.supxlabel("recall", fontsize=10, color=INK)
+    figure.supylabel("precision", fontsize=10, color=INK)
     return figure
 
 

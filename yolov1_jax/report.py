@@ -12,7 +12,7 @@ A picture for which there are no numbers yet is not written.
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -21,6 +21,7 @@ from rich.table import Table
 
 from yolov1_jax import figures
 from yolov1_jax.class_colours import class_colour
+from yolov1_jax.coco_ap import CocoEvaluation
 from yolov1_jax.drawing import DRAWN_SCORE
 from yolov1_jax.evaluation.detections import Detections, GroundTruth
 from yolov1_jax.evaluation.mean_ap import Evaluation
@@ -78,11 +79,10 @@ def write_report(
     return written
 
 
-def ap_table(evaluation: Evaluation, *, step: int) -> Table:
-    """The result by class, for a terminal. AP in percent."""
-    table = Table(
-        title=f"{evaluation.protocol}, step {step:,}", title_justify="left", show_footer=True
-    )
+def ap_table(evaluation: Evaluation, *, step: int | None = None) -> Table:
+    """The result by class, for a terminal. AP in percent. `step`: None for no run's."""
+    title = evaluation.protocol + ("" if step is None else f", step {step:,}")
+    table = Table(title=title, title_justify="left", show_footer=True)
     classes = evaluation.classes.values()
     num_objects = sum(one.num_objects for one in classes)
     num_detections = sum(one.num_detections for one in classes)
@@ -94,6 +94,28 @@ def ap_table(evaluation: Evaluation, *, step: int) -> Table:
         table.add_row(
             escape(name), _percent(one.ap), f"{one.num_objects:,}", f"{one.num_detections:,}"
         )
+    return table
+
+
+def protocol_table(evaluations: Mapping[str, Evaluation]) -> Table:
+    """The means by every protocol, for a terminal, in percent. They do not compare."""
+    table = Table(show_edge=False)
+    numbers = []
+    for protocol, evaluation in evaluations.items():
+        table.add_column(protocol, justify="right", no_wrap=True)
+        numbers.append(_percent(evaluation.mean_ap))
+        if isinstance(evaluation, CocoEvaluation):
+            parts = {
+                "AP50": evaluation.ap50,
+                "AP75": evaluation.ap75,
+                "small": evaluation.ap_small,
+                "medium": evaluation.ap_medium,
+                "large": evaluation.ap_large,
+            }
+            for name, value in parts.items():
+                table.add_column(name, justify="right", no_wrap=True)
+                numbers.append(_percent(value))
+    table.add_row(*numbers)
     return table
 
 

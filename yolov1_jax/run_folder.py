@@ -1,6 +1,6 @@
 """The run folder: config.json, and the places of everything else.
 
-<workdir>/config.json        resolved config, class names, versions of the libraries
+<workdir>/config.json        resolved config, class names, versions of the libraries, device
 <workdir>/metrics.jsonl      a JSON object per row, train and eval
 <workdir>/checkpoints/<step> latest, and best by mAP
 <workdir>/eval/<step>.json   results of an evaluation
@@ -16,6 +16,7 @@ import pathlib
 import platform
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from yolov1_jax import config as configs
@@ -68,7 +69,10 @@ def write_config(
         return
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     versions["python"] = platform.python_version()
-    write_json(path, {"config": configs.to_json(config), "versions": versions})
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    if jax.default_backend() == "cpu":
+        device += f", {os.cpu_count()} cores"
+    write_json(path, {"config": configs.to_json(config), "versions": versions, "device": device})
 
 
 def read_config(workdir: pathlib.Path) -> ConfigDict:
@@ -99,11 +103,15 @@ def _compare(workdir: pathlib.Path, old: ConfigDict, new: ConfigDict, *, warn: b
     fixed = [
         key
         for key in changed
-        if key in _FIXED
-        or key.split(".")[0] in _FIXED
-        or (key in _FIXED_USE and _FIXED_USE[key](before[key]) != _FIXED_USE[key](after[key]))
+        if key in before  # else the run is older than the key, and has what is now its default
+        and (
+            key in _FIXED
+            or key.split(".")[0] in _FIXED
+            or (key in _FIXED_USE and _FIXED_USE[key](before[key]) != _FIXED_USE[key](after[key]))
+        )
     ]
-    if fixed:
+    # A run that failed before its first checkpoint, of a wrong setting maybe, binds nobody.
+    if fixed and any(checkpoints_dir(workdir).glob("[0-9]*")):
         key = fixed[0]
         raise UserError(
             f"{workdir} holds a run with config.{key}={before.get(key)!r}, this command asks for "

@@ -11,18 +11,19 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from yolov1_jax import config as configs
-from yolov1_jax import evaluate, experiment, run_folder
+from yolov1_jax import evaluate, experiment, run_folder, scoring
 from yolov1_jax.checkpoint import Checkpoints, abstract_tree
 from yolov1_jax.clock import Clock
 from yolov1_jax.data.pipeline import train_batches
 from yolov1_jax.data.records import Source
 from yolov1_jax.data.summary import print_summary, summarise
 from yolov1_jax.detector import read_image
-from yolov1_jax.evaluation.detections import GroundTruth
+from yolov1_jax.evaluation.annotated_images import AnnotatedImages
+from yolov1_jax.inference import predict_source
 from yolov1_jax.loss_window import LossWindow, check_finite_state
 from yolov1_jax.metric_writer import MetricWriter, read_metrics
 from yolov1_jax.preemption import StopRequested, StopSignal
-from yolov1_jax.pretrained import with_pretrained_backbone
+from yolov1_jax.pretrained import with_pretrained
 from yolov1_jax.report import ap_table
 from yolov1_jax.sharding import (
     batch_sharding,
@@ -108,7 +109,8 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
         config=config,
         predict_step=predict_step,
         source=eval_source,
-        ground_truth=evaluate.ground_truth_of(eval_source),
+        images=scoring.annotated_images(eval_source),
+        last_step=length.num_steps,
         sharding=over_batch,
     )
 
@@ -121,9 +123,9 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
         if restored is not None:
             state, meta = restored
         else:
-            state, meta = jax.jit(create, out_shardings=replicated)(key), {}
-            if config.model.pretrained is not None:
-                state = with_pretrained_backbone(state, config.model, optimizer, replicated)
+            state = jax.jit(create, out_shardings=replicated)(key)
+            state = with_pretrained(state, config, optimizer, replicated)
+            meta = {"evaluation_due": length.num_steps == 0}  # such a run keeps what it starts from
         step = int(state.step)
         window = LossWindow(meta.get("window"))
         result = None
@@ -230,16 +232,17 @@ def _evaluate(
     config: ConfigDict,
     predict_step: Callable[..., Any],
     source: Source,
-    ground_truth: list[GroundTruth],
+    images: AnnotatedImages,
+    last_step: int,
     sharding: NamedSharding,
-) -> evaluate.Result | None:
+) -> scoring.Result | None:
     """Evaluates a state; writes eval/<step>.json and a row of metrics. None if it was stopped."""
 
     def track(batches: Iterable[Any], description: str, total: int) -> Iterator[Any]:
         return stop.interrupting(writer.track(batches, description, total))
 
     try:
-        predictions, sizes = evaluate.predict_source(
+        predictions, sizes = predict_source(
             functools.partial(predict_step, inference_variables(state)),
             source,
             image_size=config.image_size,
@@ -250,15 +253,18 @@ def _evaluate(
         )
     except StopRequested:
         return None
-    result = evaluate.evaluate_predictions(
+    result = scoring.evaluate_predictions(
         predictions,
         sizes,
-        ground_truth,
-        class_names=config.model.class_names,
+        images,
         protocol=config.eval.protocol,
         select_options=experiment.select_options(config),
+        others=scoring.PROTOCOLS if step >= last_step else scoring.QUICK_PROTOCOLS,
     )
-    summary = evaluate.summary(result, step)
+    data = config.data
+    summary = scoring.evaluation_summary(
+        result, source=data.source, splits=configs.split_list(data.eval), step=step
+    )
     if jax.process_index() == 0:
         run_folder.write_json(workdir / "eval" / f"{step}.json", summary)
     # A run that is continued here, or that was complete, may have its row already.
@@ -270,15 +276,12 @@ def _evaluate(
     return result
 
 
-def _mean_ap(result: evaluate.Result | None) -> float | None:
+def _mean_ap(result: scoring.Result | None) -> float | None:
     return None if result is None else result.evaluation.mean_ap
 
 
 def _conclude(
-    workdir: pathlib.Path,
-    result: evaluate.Result,
-    step: int,
-    best_step: int | None,
+    workdir: pathlib.Path, result: scoring.Result, step: int, best_step: int | None
 ) -> None:
     """Prints the result and where everything is."""
     console = Console()

@@ -57,6 +57,7 @@ def evaluate_detections(
     class_names: Sequence[str],
     protocol: str = "voc07",
     iou_threshold: float = 0.5,
+    file_order: Sequence[np.ndarray] | None = None,
 ) -> Evaluation:
     """The official evaluation.
 
@@ -65,6 +66,8 @@ def evaluate_detections(
       class_names: distinct names; labels are indices into it.
       protocol: "voc07" (11 points) or "voc10" (area under the curve; the rule since VOC2010).
       iou_threshold: the overlap from which (>=) a detection finds an object.
+      file_order: int [D] an image, where each detection stands in a file; decides between equal
+        scores of all images, as the development kit has it. None: as they are given.
 
     A class without an object that is not difficult has no average precision (the development kit
     gives NaN or 0): it is left out of the mean and named in `classes_without_objects`.
@@ -80,7 +83,8 @@ def evaluate_detections(
     truth_image, truth = join_ground_truth(ground_truth)
     check_labels(found.labels, len(class_names))
     check_labels(truth.labels, len(class_names))
-    by_score = np.argsort(-found.scores, kind="stable")
+    place = np.arange(len(image)) if file_order is None else np.concatenate([[], *file_order])
+    by_score = np.lexsort((place, -found.scores))
 
     classes = {}
     for label, name in enumerate(class_names):
@@ -104,6 +108,19 @@ def evaluate_detections(
     aps = [one.ap for one in classes.values() if one.num_objects > 0]
     mean_ap = float(np.mean(aps)) if aps else np.nan
     return Evaluation(protocol, len(ground_truth), classes, mean_ap, without)
+
+
+def by_protocol(evaluation: Evaluation, protocol: str) -> Evaluation:
+    """The same detections by another of AVERAGE_PRECISION, which share everything but the area."""
+    classes = {
+        name: one._replace(ap=AVERAGE_PRECISION[protocol](one.recall, one.precision))
+        if one.num_objects
+        else one
+        for name, one in evaluation.classes.items()
+    }
+    aps = [one.ap for one in classes.values() if one.num_objects]
+    mean_ap = float(np.mean(aps)) if aps else np.nan
+    return dataclasses.replace(evaluation, protocol=protocol, classes=classes, mean_ap=mean_ap)
 
 
 def match_class(

@@ -29,15 +29,16 @@ cell, C classes, A detections of all images.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from yolov1_jax.boxes import cxcywh_to_xyxy, iou_xyxy, xyxy_to_cxcywh
-from yolov1_jax.evaluation.detections import Detections, GroundTruth, join_ground_truth
+from yolov1_jax.boxes import cxcywh_to_xyxy, iou_xyxy
+from yolov1_jax.evaluation.detections import Detections, GroundTruth
+from yolov1_jax.evaluation.grid_objects import grid_objects
 from yolov1_jax.evaluation.mean_ap import (
     ClassEvaluation,
     Evaluation,
-    check_labels,
     most_overlapped,
     recall_and_precision,
 )
@@ -91,7 +92,7 @@ def evaluate_seed(
         score_threshold=score_threshold,
         iou_threshold=nms_iou_threshold,
     )
-    truth_image, truth_boxes, truth_labels = grid_ground_truth(ground_truth, grid_size, num_classes)
+    truth_image, truth_boxes, truth_labels, *_ = grid_objects(ground_truth, grid_size, num_classes)
     truth_boxes = truth_boxes * image_size
     num_not_difficult = sum(int(np.sum(~np.asarray(one.difficult, bool))) for one in ground_truth)
 
@@ -125,29 +126,42 @@ def evaluate_seed(
     )
 
 
-def grid_ground_truth(
-    ground_truth: Sequence[GroundTruth], grid_size: int, num_classes: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Objects as the grid of the loss holds them: by image, row, column and class.
+class SeedBoxes(NamedTuple):
+    """Step 2: the boxes of N images in the order in which equal scores rank.
 
-    Boxes in [0, 1]; a centre on the right or bottom edge belongs to the last cell.
-
-    Returns:
-      Index of the image [T], boxes_xyxy [T, 4] and labels [T] of what is left.
+    M = N * K * S * S boxes: of an image all cells of the first box, then all of the second.
     """
-    image, truth = join_ground_truth(ground_truth)
-    check_labels(truth.labels, num_classes)
-    image, boxes_xyxy, labels = (
-        array[~truth.difficult] for array in (image, truth.boxes_xyxy, truth.labels)
-    )
-    centre = xyxy_to_cxcywh(boxes_xyxy)[:, :2]
-    column, row = np.clip((centre * grid_size).astype(int), 0, grid_size - 1).T
-    cell = (image * grid_size + row) * grid_size + column
-    # The last of each cell, found as the first of the reversed order.
-    cells, first_reversed = np.unique(cell[::-1], return_index=True)
-    last = len(cell) - 1 - first_reversed
-    cell, label = np.divmod(np.unique(cell * num_classes + labels), num_classes)  # [T]
-    return cell // grid_size**2, boxes_xyxy[last[np.searchsorted(cells, cell)]], label
+
+    image: np.ndarray  # int [M], ascending
+    boxes_cxcywh: np.ndarray  # [M, 4], pixels of the network input
+    labels: np.ndarray  # int [M]
+    scores: np.ndarray  # [M]
+    has_size: np.ndarray  # bool [M], width and height are positive
+    is_last: np.ndarray  # bool [M], the lowest of its class in its image, the last among equals
+
+
+def seed_boxes(
+    boxes_cxcywh: np.ndarray,
+    confidence: np.ndarray,
+    class_scores: np.ndarray,
+    *,
+    image_size: int,
+) -> SeedBoxes:
+    """Arguments as in `evaluate_seed`."""
+    num_images, num_classes = len(class_scores), class_scores.shape[-1]
+    products = confidence[..., None] * class_scores[..., None, :]  # [N, S, S, K, C]
+    products = np.moveaxis(products, 3, 1).reshape(-1, num_classes)  # [M, C]
+    boxes_cxcywh = np.moveaxis(boxes_cxcywh, 3, 1).reshape(-1, 4) * image_size
+    image = np.repeat(np.arange(num_images), len(products) // max(num_images, 1))
+    labels = np.argmax(products, axis=-1)
+    scores = np.take_along_axis(products, labels[:, None], axis=-1)[:, 0]
+
+    by_score = np.lexsort((-scores, labels, image))  # stable
+    group = image[by_score] * num_classes + labels[by_score]
+    is_last = np.zeros(len(scores), bool)
+    is_last[by_score[np.diff(group, append=-1) != 0]] = True
+    has_size = np.asarray((boxes_cxcywh[:, 2:] > 0).all(axis=-1))
+    return SeedBoxes(image, boxes_cxcywh, labels, scores, has_size, is_last)
 
 
 def seed_detections(
@@ -166,38 +180,33 @@ def seed_detections(
       of an image in the order of the boxes: all cells of the first box, then all of the second;
       the number lost as last; the number lost to a high score.
     """
-    num_images, num_classes = len(class_scores), class_scores.shape[-1]
-    products = confidence[..., None] * class_scores[..., None, :]  # [N, S, S, K, C]
-    products = np.moveaxis(products, 3, 1).reshape(-1, num_classes)  # [N*K*S*S, C]
-    boxes_cxcywh = np.moveaxis(boxes_cxcywh, 3, 1).reshape(-1, 4) * image_size
-    image = np.repeat(np.arange(num_images), len(products) // max(num_images, 1))
-    label = np.argmax(products, axis=-1)
-    score = np.take_along_axis(products, label[:, None], axis=-1)[:, 0]
-
-    by_score = np.lexsort((-score, label, image))  # stable
-    group = image[by_score] * num_classes + label[by_score]
-    is_last = np.zeros(len(score), bool)
-    is_last[by_score[np.diff(group, append=-1) != 0]] = True
-
-    has_size = (boxes_cxcywh[:, 2:] > 0).all(axis=-1)
+    num_classes = class_scores.shape[-1]
+    boxes = seed_boxes(boxes_cxcywh, confidence, class_scores, image_size=image_size)
+    score = boxes.scores
     in_range = (score > 0) & (score < 1)
-    rows = np.flatnonzero((score >= score_threshold) & in_range & has_size)
-    boxes_xyxy = cxcywh_to_xyxy(boxes_cxcywh[rows])
-    candidate = label[rows, None] == np.arange(num_classes)  # [A, C]
+    rows = np.flatnonzero((score >= score_threshold) & in_range & boxes.has_size)
     # The last box has nobody left to suppress, so it may take part and be struck off afterwards.
+    kept = seed_nms(boxes, rows, num_classes, iou_threshold)
+    num_lost_as_last = int(np.sum(kept & boxes.is_last[rows]))
+    rows = rows[kept & ~boxes.is_last[rows]]
+    num_lost_to_high_score = int(np.sum((score >= 1) & boxes.has_size))
+    found = Detections(cxcywh_to_xyxy(boxes.boxes_cxcywh[rows]), score[rows], boxes.labels[rows])
+    return boxes.image[rows], found, num_lost_as_last, num_lost_to_high_score
+
+
+def seed_nms(
+    boxes: SeedBoxes, rows: np.ndarray, num_classes: int, iou_threshold: float
+) -> np.ndarray:
+    """Which of these rows, ascending, are not suppressed by another of them. bool [A]."""
+    candidate = boxes.labels[rows, None] == np.arange(num_classes)  # [A, C]
     kept = suppress(
-        boxes_xyxy,
-        np.broadcast_to(score[rows, None], candidate.shape),
+        cxcywh_to_xyxy(boxes.boxes_cxcywh[rows]),
+        np.broadcast_to(boxes.scores[rows, None], candidate.shape),
         candidate,
-        image[rows],
+        boxes.image[rows],
         iou_threshold,
-    ).any(axis=-1)
-    num_lost_as_last = int(np.sum(kept & is_last[rows]))
-    kept &= ~is_last[rows]
-    rows = rows[kept]
-    num_lost_to_high_score = int(np.sum((score >= 1) & has_size))
-    found = Detections(boxes_xyxy[kept], score[rows], label[rows])
-    return image[rows], found, num_lost_as_last, num_lost_to_high_score
+    )
+    return np.asarray(kept.any(axis=-1))
 
 
 def match_class_by_iou(
