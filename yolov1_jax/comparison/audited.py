@@ -1,0 +1,116 @@
+"""What can be audited: a run, whose network is asked once, or the detections of a results file."""
+
+import functools
+import pathlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from yolov1_jax import experiment, run_folder
+from yolov1_jax.comparison.rules import Objects, join_objects
+from yolov1_jax.comparison.selection import FileDetections, NetworkBoxes, Selection
+from yolov1_jax.detector import restore_variables
+from yolov1_jax.errors import UserError
+from yolov1_jax.evaluation.annotated_images import AnnotatedImages
+from yolov1_jax.evaluation.results import ResultsFileError
+from yolov1_jax.evaluation.results_files import read_results
+from yolov1_jax.inference import predict_source
+from yolov1_jax.scoring import PROTOCOLS, annotated_images, evaluate_predictions
+from yolov1_jax.sharding import (
+    batch_sharding,
+    check_batch_size,
+    data_mesh,
+    replicated_sharding,
+)
+from yolov1_jax.train_step import make_predict_step
+
+
+class Audited(NamedTuple):
+    """Detections to audit, and what they are of."""
+
+    about: str
+    selection: Selection
+    objects: Objects
+    images: AnnotatedImages
+    grid_size: int
+    mean_ap: dict[str, float]  # by protocol, as the evaluation has it; empty for a file
+
+
+def open_run(workdir: pathlib.Path, *, step: str | int, console: Console) -> Audited:
+    """Predicts a run's own evaluation data.
+
+    Raises:
+      UserError: there is no such run, checkpoint or data.
+    """
+    config = run_folder.read_config(workdir)
+    check_batch_size(config.eval.batch_size, "config.eval.batch_size")
+    mesh = data_mesh()
+    variables, step, reason = restore_variables(workdir, step, replicated_sharding(mesh))
+    source = experiment.open_eval_source(config)
+    model = experiment.build_model(config, len(config.model.class_names))
+    predict = jax.jit(
+        make_predict_step(model, class_loss=config.loss.class_loss),
+        in_shardings=(replicated_sharding(mesh), batch_sharding(mesh)),
+        out_shardings=batch_sharding(mesh),
+    )
+    predictions, sizes = predict_source(
+        functools.partial(predict, variables),
+        source,
+        image_size=config.image_size,
+        batch_size=config.eval.batch_size,
+        num_workers=config.data.num_workers,
+        sharding=batch_sharding(mesh),
+        track=functools.partial(
+            track, console=console, transient=True, disable=not console.is_terminal
+        ),
+    )
+    images = annotated_images(source)
+    options = experiment.select_options(config)
+    result = evaluate_predictions(
+        predictions,
+        sizes,
+        images,
+        protocol="voc07",
+        select_options=options,
+        others=[name for name in PROTOCOLS if name != "coco"],
+    )
+    return Audited(
+        about=f"{workdir}: step {step:,}, {reason}; {', '.join(config.data.eval)}, "
+        f"{len(source):,} images",
+        selection=NetworkBoxes(predictions, sizes, options),
+        objects=join_objects(images.ground_truth, sizes),
+        images=images,
+        grid_size=config.model.grid_size,
+        mean_ap={name: one.mean_ap for name, one in result.evaluations.items()},
+    )
+
+
+def open_results_file(
+    path: str, images: AnnotatedImages, *, grid_size: int, unknown_classes: str = "refuse"
+) -> Audited:
+    """Reads the detections of any program.
+
+    Args:
+      path, unknown_classes: see `read_results`.
+      images: what they are of.
+      grid_size: of the seed protocol's ground truth.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+        results = read_results(path, images, unknown_classes=unknown_classes)
+    except ResultsFileError as error:
+        raise UserError(str(error)) from None
+    sizes = np.asarray(images.sizes)
+    return Audited(
+        about=f"{path}: {len(images.image_ids):,} images",
+        selection=FileDetections(results.detections, sizes, results.file_order),
+        objects=join_objects(images.ground_truth, sizes),
+        images=images,
+        grid_size=grid_size,
+        mean_ap={},
+    )

@@ -1,0 +1,193 @@
+"""Run folders as entries.
+
+They are read as plain JSON: a run of any version of this program can be compared, on a machine
+without its data or its accelerator.
+"""
+
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from yolov1_jax.comparison.entries import Curve, Entry, EvaluationSet, Score, Speed
+from yolov1_jax.comparison.evaluations import (
+    OLD_RESULT,
+    data_name,
+    evaluation_set_of,
+    get,
+    is_result,
+    read_object,
+    scores_of_result,
+)
+from yolov1_jax.errors import UserError
+from yolov1_jax.metric_writer import read_metrics
+from yolov1_jax.run_folder import metrics_path
+
+_SAME_MEAN_AP = 1e-3  # another device may round otherwise
+CHOSEN_HERE = "The step was chosen by its mAP on this very data."
+
+
+def read_run(workdir: pathlib.Path, step: str | int = "best") -> Entry:
+    """A run folder, with the scores of one of its steps.
+
+    Args:
+      step: "best" by the mAP of the run's own evaluations, "latest" evaluated, or a number.
+
+    Raises:
+      UserError: its config cannot be read, or it has no such evaluation.
+    """
+    content = read_object(workdir / "config.json")
+    config = content.get("config")
+    if not isinstance(config, dict):
+        raise UserError(
+            f"expected a run's config in {workdir / 'config.json'}, found none: give the folder of "
+            "a run of yolov1_jax.main"
+        )
+    history = read_metrics(metrics_path(workdir))
+    results = [read_object(path) for path in sorted((workdir / "eval").glob("*.json"))]
+    results = [one for one in results if is_result(one) and isinstance(one.get("step"), int)]
+    own = _own_results(results, config)
+    evaluated = {row["step"]: row for row in history if row.get("split") == "eval"}
+    by_step = {one["step"]: one.get("mAP") for one in own}
+    by_step |= {number: row.get("mAP") for number, row in evaluated.items()}
+    everything = set(by_step) | {one["step"] for one in results}
+    chosen_step, chosen = _choose(workdir, step, by_step, everything)
+    scores = _scores_of(chosen_step, results, evaluated, config, "best" in chosen)
+    return Entry(
+        name=workdir.resolve().name,
+        kind="run",
+        origin=str(workdir),
+        trained_on=data_name(config, get(config, "data.train") or ()),
+        step=chosen_step,
+        epoch=_epoch(chosen_step, history),
+        chosen=chosen,
+        scores=scores,
+        curves=_curves(evaluated, _training_data(evaluated, own, config)),
+        losses=tuple(
+            (row["epoch"], row["loss"])
+            for row in history
+            if row.get("split") == "train" and row.get("loss") is not None and "epoch" in row
+        ),
+        speed=_speed(history, content.get("device")),
+        settings=_flat(config) | {f"versions.{k}": v for k, v in _dict(content, "versions")},
+        notes=(OLD_RESULT,) if scores and not any(s.data.fingerprint for s in scores) else (),
+    )
+
+
+def _own_name(config: Mapping[str, Any]) -> str:
+    return data_name(config, get(config, "data.eval") or ())
+
+
+def _own_results(
+    results: Sequence[dict[str, Any]], config: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Those on the run's own data by the run's own protocol."""
+    return [
+        result
+        for result in results
+        if evaluation_set_of(result, config).name == _own_name(config)
+        and result["protocol"] == (get(config, "eval.protocol") or "voc07")
+    ]
+
+
+def _choose(
+    workdir: pathlib.Path,
+    step: str | int,
+    by_step: Mapping[int, float | None],
+    everything: set[int],
+) -> tuple[int | None, str]:
+    """The step, and in words why this one."""
+    values = {number: value for number, value in by_step.items() if value is not None}
+    if step == "best" and values:
+        best = max(values, key=lambda number: (values[number], -number))
+        if len(by_step) == 1:
+            return best, "the only one evaluated"
+        return best, f"the best by mAP of {len(by_step)} evaluated"
+    if step in ("best", "latest"):
+        if not everything:
+            return None, "not evaluated yet"
+        return max(everything), "the latest evaluated"
+    if str(step).isdecimal() and int(step) in everything:
+        return int(step), "as asked for"
+    known = ", ".join(map(str, sorted(everything))) or "none"
+    raise UserError(
+        f"step must be best, latest or one that {workdir} has evaluated ({known}), got {step!r}"
+    )
+
+
+def _scores_of(
+    step: int | None,
+    results: Sequence[dict[str, Any]],
+    evaluated: Mapping[int, dict[str, Any]],
+    config: Mapping[str, Any],
+    is_best: bool,
+) -> tuple[Score, ...]:
+    """Every score of a step; of those with one protocol and data, the one that knows its data."""
+    ours = [result for result in results if result["step"] == step]
+    if not ours and step is not None and step in evaluated:
+        row = evaluated[step]
+        ap = {key[3:]: value for key, value in row.items() if key.startswith("ap/")}
+        ours = [{"protocol": "voc07", **row, "ap": ap}]
+    ours.sort(key=lambda result: "evaluation_set" not in result)
+    scores: dict[tuple[str, str], Score] = {}
+    for result in ours:
+        for score in scores_of_result(result, config):
+            notes = (CHOSEN_HERE,) if is_best and score.data.name == _own_name(config) else ()
+            score = Score(**{**vars(score), "notes": notes})
+            scores.setdefault((score.protocol, score.data.name), score)
+    return tuple(scores.values())
+
+
+def _training_data(
+    evaluated: Mapping[int, Mapping[str, Any]],
+    own: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
+) -> EvaluationSet:
+    """What was evaluated on in training: that of a result with the number that training has noted.
+
+    The data behind a name may have changed since; then a later result has another number.
+    """
+    for result in sorted(own, key=lambda one: "evaluation_set" not in one):
+        noted, now = evaluated.get(result["step"], {}).get("mAP"), result.get("mAP")
+        if noted is not None and now is not None and abs(noted - now) < _SAME_MEAN_AP:
+            return evaluation_set_of(result, config)
+    changed = any(result["step"] in evaluated for result in own)
+    return EvaluationSet(_own_name(config) + ", as it was in training" * changed)
+
+
+def _curves(evaluated: Mapping[int, Mapping[str, Any]], data: EvaluationSet) -> tuple[Curve, ...]:
+    points: dict[str, list[tuple[float, float]]] = {}
+    for _, row in sorted(evaluated.items()):
+        if row.get("mAP") is not None and "epoch" in row:
+            points.setdefault(row.get("protocol", "voc07"), []).append((row["epoch"], row["mAP"]))
+    return tuple(Curve(protocol, data, tuple(line)) for protocol, line in points.items())
+
+
+def _epoch(step: int | None, history: Sequence[Mapping[str, Any]]) -> float | None:
+    return next((row["epoch"] for row in history if row["step"] == step and "epoch" in row), None)
+
+
+def _speed(history: Sequence[Mapping[str, Any]], device: Any) -> Speed | None:
+    values = [
+        row["images_per_second"]
+        for row in history
+        if row.get("split") == "train" and row.get("images_per_second") is not None
+    ]
+    if not values:
+        return None
+    return Speed(statistics.median(values), len(values), str(device) if device else None)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _dict(content: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
+    value = content.get(key)
+    return list(value.items()) if isinstance(value, dict) else []
