@@ -7,8 +7,8 @@ Command     python -m yolov1_jax.main --config=configs/r34.py \
                 --config.model.pretrained=resnet34.safetensors
 Expected    150 epochs. Neither the time nor the result has been measured by this project.
 Needs       a GPU or TPU, the VOC tars (or the network), and ImageNet weights in torchvision's
-            naming as a safetensors file. VOC2012 alone, as the article's text says:
-            --config.data.train="voc/2012:train+validation"
+            naming: a safetensors or .pth file, or hf://timm/resnet34.tv_in1k. VOC2012 alone, as the
+            article's text says: --config.data.train="voc/2012:train+validation"
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -53,13 +53,20 @@ def get_config() -> ConfigDict:
     model.boxes_per_cell = 2  # K
     # None: the 20 of VOC (tfds), or those found in the training annotations (folder)
     model.class_names = config_dict.placeholder(tuple)
-    model.pretrained = config_dict.placeholder(str)  # safetensors file, torchvision's naming
+    # Weights to start from: a file of safetensors or of torch.save (.pth), or one on the Hugging
+    # Face hub, "hf://OWNER/MODEL[@REVISION][/FILE]", such as "hf://timm/resnet34.tv_in1k"
+    model.pretrained = config_dict.placeholder(str)
+    # What that file holds: a "backbone" in torchvision's naming; or a whole detector, trained with
+    # the PyTorch reference ("reference", channels [conf, x, y, w, h]) or with its later library
+    # ("torchlake", channels [x, y, w, h, conf], whose other settings are in the comments below).
+    # With train.num_steps=0, a run that evaluates and predicts with that detector as it is.
+    model.pretrained_format = "backbone"
     model.width_multiplier = 1.0  # of all channels; 1 is torchvision's network
     model.head_channels = 1024
-    model.head_neck_channels = config_dict.placeholder(int)  # 256: the later library's extra layer
-    model.head_negative_slope = 0.0  # 0 is ReLU, 0.1 the leaky ReLU of the paper
+    model.head_neck_channels = config_dict.placeholder(int)  # 256: torchlake's extra layer
+    model.head_negative_slope = 0.0  # 0 is ReLU, 0.1 the leaky ReLU of the paper and of torchlake
     # The reference only divides by 255, although its backbone was trained with ImageNet's mean
-    # (0.485, 0.456, 0.406) and standard deviation (0.229, 0.224, 0.225).
+    # (0.485, 0.456, 0.406) and standard deviation (0.229, 0.224, 0.225), which torchlake applies.
     model.pixel_mean = (0.0, 0.0, 0.0)  # of RGB in [0, 1]
     model.pixel_std = (1.0, 1.0, 1.0)
 

@@ -9,12 +9,8 @@ import safetensors.numpy
 
 from yolov1_jax.errors import UserError
 from yolov1_jax.models.yolov1 import YOLOv1
-from yolov1_jax.weights.torchvision import (
-    load_backbone,
-    read_safetensors,
-    to_torchvision,
-    torchvision_name,
-)
+from yolov1_jax.weights.torchvision import load_backbone, to_torchvision, torchvision_name
+from yolov1_jax.weights.weights_file import read_safetensors
 
 
 def abstract_variables(backbone_name="resnet18", **fields):
@@ -84,7 +80,8 @@ def test_every_value_arrives_where_it_belongs(tensors, save):
     np.testing.assert_array_equal(averages["mean"], tensors["bn1.running_mean"])
     np.testing.assert_array_equal(averages["var"], tensors["bn1.running_var"])
     # The rest of the model is untouched, and the way back gives the file again.
-    assert variables["params"]["head"] is narrow()["params"]["head"]
+    kept, head = (jax.tree.leaves(one["params"]["head"]) for one in (variables, narrow()))
+    assert all(one is other for one, other in zip(kept, head, strict=True))
     assert jax.tree.structure(variables) == jax.tree.structure(narrow())
     for name, value in to_torchvision(variables).items():
         np.testing.assert_array_equal(value, tensors[name])
@@ -145,7 +142,7 @@ def test_values_that_are_not_finite_are_refused(tensors, save, value):
         load(save(tensors))
 
 
-@pytest.mark.parametrize("keep", [0, 4, 100, 100_000, -1])
+@pytest.mark.parametrize("keep", [100, 100_000, -1])
 def test_a_truncated_file_is_refused_in_one_line(tensors, save, keep):
     path = save(tensors)
     path.write_bytes(path.read_bytes()[:keep])
@@ -153,19 +150,6 @@ def test_a_truncated_file_is_refused_in_one_line(tensors, save, keep):
         load(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("content", [b"PK\x03\x04" * 100, b"<html>404 Not Found</html>"])
-def test_another_format_is_refused(tmp_path, content):
-    path = tmp_path / "resnet.pth"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"resnet\.pth is not a complete safetensors file"):
-        read_safetensors(path)
-
-
-def test_an_absent_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"no file of weights at .*absent\.safetensors"):
-        read_safetensors(tmp_path / "absent.safetensors")
 
 
 def test_a_real_file(shared_dir):

@@ -1,0 +1,130 @@
+"""A file of weights, of whatever format and origin, and the safetensors that this project writes.
+
+What a file is, its first bytes decide, not its name: safetensors, or one of the two formats of
+torch.save. Instead of a path it may be named on the Hugging Face hub, see hub.py.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from yolov1_jax.errors import UserError
+from yolov1_jax.weights import hub
+from yolov1_jax.weights.torch_file import ZIP_MAGIC, TorchFileError, read_state_dict
+
+# Put before every name by torch.nn.DataParallel and by torch.compile.
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsFile:
+    """The content of a file."""
+
+    origin: str  # as asked for: a path, or a name on the hub
+    path: str  # where it is on this machine
+    sha256: str
+    metadata: Mapping[str, str]  # of safetensors; empty where there is none
+    tensors: Mapping[str, np.ndarray]  # by name, in the file's own layout and dtypes
+
+    def __str__(self) -> str:
+        place = self.path if self.path == self.origin else f"{self.origin} at {self.path}"
+        return f"{place} (sha256 {self.sha256})"
+
+
+def read_weights(origin: str | os.PathLike[str]) -> WeightsFile:
+    """Reads all arrays of a file; of a torch file without PyTorch, and without running its pickle.
+
+    Args:
+      origin: a path, or a name on the hub such as "hf://timm/resnet18.tv_in1k".
+
+    Raises:
+      UserError: there is no such file, or it is truncated, damaged, hostile or of another format.
+    """
+    origin = os.fspath(origin)
+    path = hub.download(origin) if hub.is_hub_name(origin) else origin
+    if not os.path.isfile(path):
+        raise UserError(f"no file of weights at {path}")
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(9)
+            stream.seek(0)
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    metadata: Mapping[str, str] = {}
+    if head[8:] == b"{":
+        tensors = read_safetensors(path)
+        metadata = read_metadata(path)
+    elif head.startswith((ZIP_MAGIC, b"\x80")):
+        try:
+            tensors = read_state_dict(pathlib.Path(path).read_bytes())
+        except TorchFileError as error:
+            raise UserError(f"{path} is not a usable torch file: {error}") from error
+    else:
+        raise UserError(
+            f"{path} is neither a safetensors file nor one of torch.save: it begins with {head!r}"
+        )
+    return WeightsFile(origin, path, sha256, metadata, _unwrapped(tensors))
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """All arrays of a safetensors file by name.
+
+    Raises:
+      UserError: no such file, truncated, or another format.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"no file of weights at {path}")
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not a complete safetensors file ({reason})") from error
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What a safetensors file says beside its arrays."""
+    with safetensors.safe_open(path, framework="numpy") as content:
+        return dict(content.metadata() or {})
+
+
+def write_safetensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Writes a file that is either there and whole, or not there.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    target = pathlib.Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    # A scalar has become an array of one value on the way.
+    shaped = {name: contiguous[name].reshape(array.shape) for name, array in tensors.items()}
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.numpy.save_file(shaped, temporary, dict(metadata))
+        temporary.replace(target)
+    except (OSError, safetensors.SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UserError(f"{path} cannot be written: {error}; choose another --output") from error
+
+
+def _unwrapped(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays under the names that they have in the model itself."""
+    result = dict(tensors)
+    while result:
+        prefixes = (one for one in WRAPPER_PREFIXES if all(name.startswith(one) for name in result))
+        prefix = next(prefixes, None)
+        if prefix is None:
+            break
+        result = {name.removeprefix(prefix): array for name, array in result.items()}
+    return result
