@@ -22,16 +22,13 @@ seed (the PyTorch reference's own rule, its faults included; comparable with its
 only, and computed from the network's output, not from detections).
 """
 
-import functools
 import pathlib
 import re
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 from absl import flags
 from rich.console import Console
-from rich.progress import track
 
 from yolov1_jax import command_line, experiment, run_folder
 from yolov1_jax import config as configs
@@ -42,7 +39,7 @@ from yolov1_jax.errors import UserError
 from yolov1_jax.evaluation.mean_ap import Evaluation
 from yolov1_jax.evaluation.results_files import FORMATS, write_results
 from yolov1_jax.file_evaluation import DetectionsOf, evaluate_file
-from yolov1_jax.inference import predict_source
+from yolov1_jax.inference import predict_with
 from yolov1_jax.report import ap_table, protocol_table, write_report
 from yolov1_jax.scoring import (
     PROTOCOLS,
@@ -51,13 +48,7 @@ from yolov1_jax.scoring import (
     evaluate_predictions,
     evaluation_summary,
 )
-from yolov1_jax.sharding import (
-    batch_sharding,
-    check_batch_size,
-    data_mesh,
-    replicated_sharding,
-)
-from yolov1_jax.train_step import make_predict_step
+from yolov1_jax.sharding import data_mesh, replicated_sharding
 
 
 def report(
@@ -139,29 +130,11 @@ def evaluate_run(
     splits = configs.split_list(config.data.eval)
     if not splits:
         raise UserError("splits is empty: name at least one")
-    check_batch_size(config.eval.batch_size, "config.eval.batch_size")
-    mesh = data_mesh()
-    variables, step, reason = restore_variables(workdir, step, replicated_sharding(mesh))
+    variables, step, reason = restore_variables(workdir, step, replicated_sharding(data_mesh()))
     source = experiment.open_eval_source(config)
     _say(console, f"{workdir}: step {step:,}, {reason}")
     _say(console, f"data: {', '.join(splits)}, {len(source):,} images")
-    model = experiment.build_model(config, len(config.model.class_names))
-    predict = jax.jit(
-        make_predict_step(model, class_loss=config.loss.class_loss),
-        in_shardings=(replicated_sharding(mesh), batch_sharding(mesh)),
-        out_shardings=batch_sharding(mesh),
-    )
-    predictions, sizes = predict_source(
-        functools.partial(predict, variables),
-        source,
-        image_size=config.image_size,
-        batch_size=config.eval.batch_size,
-        num_workers=config.data.num_workers,
-        sharding=batch_sharding(mesh),
-        track=functools.partial(
-            track, console=console, transient=True, disable=not console.is_terminal
-        ),
-    )
+    predictions, sizes = predict_with(config, variables, source, console)
     result = evaluate_predictions(
         predictions,
         sizes,

@@ -1,5 +1,6 @@
 """Runs the network over a whole source, on all devices of all processes."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -8,11 +9,56 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import track as track_on_console
 
+from yolov1_jax import experiment
 from yolov1_jax.data.pipeline import eval_batches
 from yolov1_jax.data.records import Source
 from yolov1_jax.grid import Predictions
-from yolov1_jax.sharding import shard_batch
+from yolov1_jax.sharding import (
+    batch_sharding,
+    check_batch_size,
+    data_mesh,
+    replicated_sharding,
+    shard_batch,
+)
+from yolov1_jax.train_step import make_predict_step
+
+
+def predict_with(
+    config: ConfigDict, variables: Any, source: Source, console: Console
+) -> tuple[Predictions[np.ndarray], np.ndarray]:
+    """Runs the network of a config over a source, on all devices; see `predict_source`.
+
+    Args:
+      config: of a run.
+      variables: of its network, replicated on the devices.
+      console: where to draw a bar, if it is a terminal.
+
+    Raises:
+      UserError: the devices cannot share a batch.
+    """
+    check_batch_size(config.eval.batch_size, "config.eval.batch_size")
+    mesh = data_mesh()
+    model = experiment.build_model(config, len(config.model.class_names))
+    predict = jax.jit(
+        make_predict_step(model, class_loss=config.loss.class_loss),
+        in_shardings=(replicated_sharding(mesh), batch_sharding(mesh)),
+        out_shardings=batch_sharding(mesh),
+    )
+    return predict_source(
+        functools.partial(predict, variables),
+        source,
+        image_size=config.image_size,
+        batch_size=config.eval.batch_size,
+        num_workers=config.data.num_workers,
+        sharding=batch_sharding(mesh),
+        track=functools.partial(
+            track_on_console, console=console, transient=True, disable=not console.is_terminal
+        ),
+    )
 
 
 def predict_source(

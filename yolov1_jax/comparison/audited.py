@@ -1,13 +1,10 @@
 """What can be audited: a run, whose network is asked once, or the detections of a results file."""
 
-import functools
 import pathlib
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 
 from yolov1_jax import experiment, run_folder
 from yolov1_jax.comparison.rules import Objects, join_objects
@@ -17,15 +14,9 @@ from yolov1_jax.errors import UserError
 from yolov1_jax.evaluation.annotated_images import AnnotatedImages
 from yolov1_jax.evaluation.results import ResultsFileError
 from yolov1_jax.evaluation.results_files import read_results
-from yolov1_jax.inference import predict_source
+from yolov1_jax.inference import predict_with
 from yolov1_jax.scoring import PROTOCOLS, annotated_images, evaluate_predictions
-from yolov1_jax.sharding import (
-    batch_sharding,
-    check_batch_size,
-    data_mesh,
-    replicated_sharding,
-)
-from yolov1_jax.train_step import make_predict_step
+from yolov1_jax.sharding import data_mesh, replicated_sharding
 
 
 class Audited(NamedTuple):
@@ -46,27 +37,9 @@ def open_run(workdir: pathlib.Path, *, step: str | int, console: Console) -> Aud
       UserError: there is no such run, checkpoint or data.
     """
     config = run_folder.read_config(workdir)
-    check_batch_size(config.eval.batch_size, "config.eval.batch_size")
-    mesh = data_mesh()
-    variables, step, reason = restore_variables(workdir, step, replicated_sharding(mesh))
+    variables, step, reason = restore_variables(workdir, step, replicated_sharding(data_mesh()))
     source = experiment.open_eval_source(config)
-    model = experiment.build_model(config, len(config.model.class_names))
-    predict = jax.jit(
-        make_predict_step(model, class_loss=config.loss.class_loss),
-        in_shardings=(replicated_sharding(mesh), batch_sharding(mesh)),
-        out_shardings=batch_sharding(mesh),
-    )
-    predictions, sizes = predict_source(
-        functools.partial(predict, variables),
-        source,
-        image_size=config.image_size,
-        batch_size=config.eval.batch_size,
-        num_workers=config.data.num_workers,
-        sharding=batch_sharding(mesh),
-        track=functools.partial(
-            track, console=console, transient=True, disable=not console.is_terminal
-        ),
-    )
+    predictions, sizes = predict_with(config, variables, source, console)
     images = annotated_images(source)
     options = experiment.select_options(config)
     result = evaluate_predictions(
