@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden import fixed_numbers
+from golden.differences import largest
+from golden.jax_detector import fixed_variables, model_of, torch_names
 from golden.resnet_cases import CASES
 
 from yolov1_jax.errors import UserError
 from yolov1_jax.models.yolov1 import YOLOv1, normalize
-from yolov1_jax.weights.torchvision import torchvision_name
 
 IMAGENET = {"pixel_mean": (0.485, 0.456, 0.406), "pixel_std": (0.229, 0.224, 0.225)}
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "resnet_golden.npz")
@@ -19,52 +20,6 @@ GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "resnet_golden.npz")
 tiny = functools.partial(
     YOLOv1, num_classes=3, backbone_name="resnet18", width_multiplier=0.125, head_channels=64
 )
-
-
-def model_of(case, dtype):
-    return YOLOv1(
-        num_classes=case.num_classes,
-        backbone_name=case.backbone,
-        grid_size=case.grid_size,
-        width_multiplier=case.width / 64,
-        head_channels=case.head_channels * 64 // case.width,
-        head_neck_channels=case.neck_channels and case.neck_channels * 64 // case.width,
-        head_negative_slope=case.negative_slope,
-        **IMAGENET,
-        dtype=dtype,
-        param_dtype=dtype,
-    )
-
-
-def torch_layout(leaf):
-    return leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf
-
-
-def torch_names(tree):
-    """{torch's name: leaf in torch's layout}, sorted by name."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    named = {
-        torchvision_name(key.key for key in path): torch_layout(np.asarray(leaf))
-        for path, leaf in flat
-    }
-    return dict(sorted(named.items()))
-
-
-def fixed_variables(model, images):
-    """Variables from the numbers that the golden file was made with."""
-
-    def fixed(path, leaf):
-        shape = torch_layout(np.empty(leaf.shape)).shape
-        name = torchvision_name(key.key for key in path[1:])
-        values = fixed_numbers.torch_parameter(name, shape)
-        return (values.transpose(2, 3, 1, 0) if values.ndim == 4 else values).astype(leaf.dtype)
-
-    abstract = jax.eval_shape(lambda: model.init(jax.random.key(0), images, False))
-    return jax.tree_util.tree_map_with_path(fixed, abstract)
-
-
-def maximum_relative(got, expected):
-    return np.abs(np.asarray(got) - expected).max() / np.abs(expected).max()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -92,7 +47,7 @@ def test_training_pass_equals_pytorch_in_float64(case):
 
         gradients, (raw, batch_stats) = gradients_and_output(**variables)
         assert raw.dtype == jnp.float64
-        assert maximum_relative(raw, golden["train"]) < 1e-9
+        assert largest(raw, golden["train"]) < 1e-9
         running = np.concatenate(list(torch_names(batch_stats).values()))
         np.testing.assert_allclose(running, golden["running"], rtol=1e-9, atol=1e-9)
         for i, (name, gradient) in enumerate(torch_names(gradients).items()):
@@ -108,7 +63,7 @@ def test_evaluation_pass_equals_pytorch_in_float32(case):
     variables = fixed_variables(model, images)
     raw = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, images)
     assert raw.dtype == jnp.float32
-    assert maximum_relative(raw, GOLDEN[f"{case.name}/eval"]) < 1e-5
+    assert largest(raw, GOLDEN[f"{case.name}/eval"]) < 1e-5
 
 
 def test_bfloat16_computes_coarsely_with_float32_parameters_and_output():
@@ -123,7 +78,7 @@ def test_bfloat16_computes_coarsely_with_float32_parameters_and_output():
 
     raw, expected = np.asarray(apply(coarse, variables)), np.asarray(apply(exact, variables))
     assert raw.dtype == np.float32
-    assert 1e-4 < maximum_relative(raw, expected) < 0.05
+    assert 1e-4 < largest(raw, expected) < 0.05
     # The outputs themselves are not rounded to the 8 bits of bfloat16.
     assert np.any(raw != raw.astype(jnp.bfloat16).astype(np.float32))
 

@@ -129,7 +129,9 @@ def build_optimizer(
         chain = [*chain, average_weights(ema_decay)]
     optimizer = optax.chain(*chain)
     if accumulation_steps > 1:
-        return optax.MultiSteps(optimizer, accumulation_steps).gradient_transformation()
+        # Without jax_enable_x64 this is float32; the default is float32 even with it.
+        steps = optax.MultiSteps(optimizer, accumulation_steps, accumulator_dtype=jnp.float64)
+        return steps.gradient_transformation()
     return optimizer
 
 

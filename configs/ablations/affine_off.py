@@ -1,0 +1,19 @@
+"""configs/r34.py with one switch turned: no shift and scale; colour and flip stay.
+
+By the article's account shift and scale matter.
+
+Reproduces  a trick of "Object detection from scratch with Pytorch: YOLOv1" by leaving it out.
+Command     python -m yolov1_jax.main --config=configs/ablations/affine_off.py \
+                --config.model.pretrained=resnet34.safetensors
+Expected    150 epochs. Neither the time nor the result has been measured by this project.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import r34
+
+
+def get_config() -> ConfigDict:
+    config = r34.get_config()
+    config.data.augmentation.affine_probability = 0.0
+    return config
