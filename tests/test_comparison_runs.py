@@ -77,6 +77,14 @@ def test_results_on_other_data_and_protocols_of_the_step_belong_to_it(tmp_path):
     assert [s.data.num_objects for s in entry.scores if s.protocol == "seed"] == [None]
 
 
+def test_splits_of_the_same_name_in_another_folder_are_other_data(tmp_path):
+    folder = make_run(tmp_path / "a", [result(10, 0.5, fingerprint="ours")])
+    write_result(folder, result(10, 0.9, fingerprint="theirs"), "10-OTHER_VOC2007_test")
+    scores = {score.data.fingerprint: score for score in read_run(folder).scores}
+    assert {name: score.mean_ap for name, score in scores.items()} == {"ours": 0.5, "theirs": 0.9}
+    assert scores["theirs"].notes == ()
+
+
 def test_older_results_are_read_and_marked(tmp_path):
     entry = read_run(make_run(tmp_path / "a", [result(10, 0.5)]))
     assert entry.scores[0].data.fingerprint is None

@@ -128,3 +128,10 @@ def test_write_json_replaces_or_leaves_alone(tmp_path):
             run_folder.write_json(path, {"mAP": wrong})
     assert path.read_text() == '{\n  "mAP": null\n}\n'
     assert [file.name for file in path.parent.iterdir()] == ["1.json"]
+
+
+def test_a_run_is_not_told_to_be_shorter_than_it_is(tmp_path):
+    run_folder.check_length(tmp_path, [], 10)
+    run_folder.check_length(tmp_path, [5, 10], 10)
+    with pytest.raises(UserError, match=r"made 2,250 steps, this command asks for 750: choose"):
+        run_folder.check_length(tmp_path, [2250, 2000], 750)

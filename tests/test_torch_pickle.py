@@ -218,3 +218,9 @@ def test_random_damage_ends_in_a_value_or_the_one_error():
             continue
         refused += 1
     assert refused > 1000
+
+
+def test_repeated_copies_are_refused():
+    many = b"(" + b"K\x01" * 100 + b"t\x94"
+    with pytest.raises(PickleError, match=r"misuses torch\.Size"):
+        read_pickle(io.BytesIO(b"\x80\x04" + name("torch", "Size") + many + b"\x85R."))

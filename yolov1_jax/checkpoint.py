@@ -71,6 +71,9 @@ class Checkpoints:
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy([latest, best]),
                 enable_async_checkpointing=True,
                 read_only=read_only,
+                # What reading only implies: Orbax warns where it has to find that out by itself.
+                create=not read_only,
+                save_interval_steps=0 if read_only else 1,
             ),
             item_names=("state", "meta"),
         )

@@ -147,7 +147,7 @@ def compare(entries: Sequence[Entry], *, output: pathlib.Path | None, console: C
     _print(console, tables, READING)
     if output is None:
         return
-    output.mkdir(parents=True, exist_ok=True)
+    _make_folder(output)
     written = [output / "compare.md", output / "compare.csv"]
     figure = comparison_figure(entries)
     if figure is not None:
@@ -216,7 +216,7 @@ def audit_protocols(
     _print(console, audit_tables(found, complete=False), opened.about)
     if output is None:
         return
-    output.mkdir(parents=True, exist_ok=True)
+    _make_folder(output)
     title = f"From {found.names[0]} to {found.names[1]} on the same detections"
     text = to_markdown(audit_tables(found, complete=True), title, [opened.about])
     (output / "audit.md").write_text(text, encoding="utf-8")
@@ -232,6 +232,15 @@ def _print(console: Console, tables: Sequence[Table], opening: str) -> None:
 
 def _say(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _make_folder(output: pathlib.Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"expected a folder at --output={output}, found: {error.strerror}; choose another"
+        ) from error
 
 
 def main(paths: list[str]) -> None:

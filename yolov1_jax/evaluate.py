@@ -150,7 +150,8 @@ def evaluate_run(
 
     name = str(step)
     if other_data:
-        name += "-" + re.sub(r"[^\w+-]+", "_", ",".join(splits))
+        parts = [*([pathlib.Path(root).resolve().name] if root else []), *splits]
+        name += "-" + re.sub(r"[^\w+-]+", "_", ",".join(parts))
     if config.eval.protocol != own_protocol:
         name += f"-{config.eval.protocol}"
     path = workdir / "eval" / f"{name}.json"

@@ -1,7 +1,7 @@
 """Trains a YOLOv1 detector, evaluates it and draws the results.
 
     python -m yolov1_jax.main
-    python -m yolov1_jax.main --config=configs/r34.py --workdir=runs/r34 \
+    python -m yolov1_jax.main --config=configs/r34.py --workdir=runs/r34 \\
         --config.train.batch_size=8
 
 The same command run again continues from the last checkpoint. All config keys stand, with their

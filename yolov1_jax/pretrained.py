@@ -20,7 +20,17 @@ from yolov1_jax.weights.detector_formats import (
     recognise,
 )
 from yolov1_jax.weights.torchvision import load_backbone
-from yolov1_jax.weights.weights_file import WeightsFile, read_weights
+from yolov1_jax.weights.weights_file import WeightsFile, check_origin, read_weights
+
+
+def check_pretrained(origin: str | None) -> None:
+    """Tells of a mistyped path before the data is prepared, which takes long.
+
+    Raises:
+      UserError: there is no such file, or the client of the hub is missing.
+    """
+    if origin is not None:
+        check_origin(origin)
 
 
 def with_pretrained(
@@ -99,6 +109,10 @@ def _check_settings(file: WeightsFile, config: ConfigDict) -> None:
             )
     cell_size = CELL_SIZE
     if trained_size is not None and "model.grid_size" in expected:
+        if not isinstance(trained_size, int):
+            raise UserError(
+                f"{file.origin}: its metadata 'image_size' is {trained_size!r}, expected pixels"
+            )
         cell_size = trained_size // expected["model.grid_size"]
     image_size, grid_size = config.image_size, config.model.grid_size
     if image_size != cell_size * grid_size:

@@ -14,6 +14,7 @@ import logging
 import os
 import pathlib
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -46,10 +47,16 @@ def metrics_path(workdir: pathlib.Path) -> pathlib.Path:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes a file that is either there and whole, or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text)
+        temporary.replace(path)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        raise UserError(
+            f"expected to write {path}, found: {error.strerror}; choose another place"
+        ) from error
 
 
 def write_config(
@@ -94,6 +101,22 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
             f"expected a run's config in {path}, found {type(error).__name__}: {error}; "
             "start again with another --workdir"
         ) from error
+
+
+def check_length(workdir: pathlib.Path, steps: Sequence[int], num_steps: int) -> None:
+    """Refuses to end a run before the last of its checkpointed `steps`.
+
+    Its config.json would then tell of another training than that of the weights.
+
+    Raises:
+      UserError: the run is longer than `num_steps`.
+    """
+    if steps and max(steps) > num_steps:
+        raise UserError(
+            f"{workdir} holds a run that has made {max(steps):,} steps, this command asks for "
+            f"{num_steps:,}: choose another --workdir, or train.num_epochs or num_steps of at "
+            "least as many; yolov1_jax.evaluate --step=N evaluates an earlier checkpoint"
+        )
 
 
 def _compare(workdir: pathlib.Path, old: ConfigDict, new: ConfigDict, *, warn: bool) -> None:

@@ -23,7 +23,7 @@ from yolov1_jax.inference import predict_source
 from yolov1_jax.loss_window import LossWindow, check_finite_state
 from yolov1_jax.metric_writer import MetricWriter, read_metrics
 from yolov1_jax.preemption import StopRequested, StopSignal
-from yolov1_jax.pretrained import with_pretrained
+from yolov1_jax.pretrained import check_pretrained, with_pretrained
 from yolov1_jax.report import ap_table
 from yolov1_jax.sharding import (
     batch_sharding,
@@ -56,6 +56,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
     configs.check(config)
     check_batch_size(config.train.batch_size, "config.train.batch_size")
     check_batch_size(config.eval.batch_size, "config.eval.batch_size")
+    check_pretrained(config.model.pretrained)
     is_main = jax.process_index() == 0
 
     # Data. The class names are part of the run: the labels that its checkpoints predict.
@@ -114,10 +115,11 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
         sharding=over_batch,
     )
 
-    run_folder.write_config(workdir, config, is_main_process=is_main)
     with Checkpoints(
         run_folder.checkpoints_dir(workdir), keep=config.train.keep_checkpoints
     ) as checkpoints:
+        run_folder.check_length(workdir, checkpoints.steps(), length.num_steps)
+        run_folder.write_config(workdir, config, is_main_process=is_main)
         key = jax.random.key(config.seed)
         restored = checkpoints.restore_latest(abstract_tree(create, key, sharding=replicated))
         if restored is not None:

@@ -71,7 +71,7 @@ def read_json(path: pathlib.Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"expected a JSON file at {path}, found {type(error).__name__}: {error}; check the path"
         ) from error
@@ -79,7 +79,15 @@ def read_json(path: pathlib.Path) -> Any:
 
 def is_result(value: Any) -> bool:
     """Whether it is what an evaluation writes."""
-    return isinstance(value, dict) and "mAP" in value and "protocol" in value and "ap" in value
+    return (
+        isinstance(value, dict)
+        and "mAP" in value
+        and isinstance(value.get("protocol"), str)
+        and isinstance(value.get("ap"), dict)
+        and isinstance(value.get("protocols", {}), dict)
+        and all(isinstance(one, dict) for one in value.get("protocols", {}).values())
+        and isinstance(value.get("evaluation_set", {}), dict)
+    )
 
 
 def scores_of_result(result: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Score, ...]:

@@ -44,15 +44,21 @@ def read_run(workdir: pathlib.Path, step: str | int = "best") -> Entry:
             "a run of yolov1_jax.main"
         )
     history = read_metrics(metrics_path(workdir))
-    results = [read_object(path) for path in sorted((workdir / "eval").glob("*.json"))]
-    results = [one for one in results if is_result(one) and isinstance(one.get("step"), int)]
-    own = _own_results(results, config)
+    files = {path: read_object(path) for path in sorted((workdir / "eval").glob("*.json"))}
+    files = {
+        path: one
+        for path, one in files.items()
+        if is_result(one) and isinstance(one.get("step"), int)
+    }
+    results = list(files.values())
+    # Of other data and protocols the name of the file says more than the step.
+    own = _own_results([one for path, one in files.items() if path.stem.isdecimal()], config)
     evaluated = {row["step"]: row for row in history if row.get("split") == "eval"}
     by_step = {one["step"]: one.get("mAP") for one in own}
     by_step |= {number: row.get("mAP") for number, row in evaluated.items()}
     everything = set(by_step) | {one["step"] for one in results}
     chosen_step, chosen = _choose(workdir, step, by_step, everything)
-    scores = _scores_of(chosen_step, results, evaluated, config, "best" in chosen)
+    scores = _scores_of(chosen_step, results, own, evaluated, config, "best" in chosen)
     return Entry(
         name=workdir.resolve().name,
         kind="run",
@@ -118,6 +124,7 @@ def _choose(
 def _scores_of(
     step: int | None,
     results: Sequence[dict[str, Any]],
+    own: Sequence[Mapping[str, Any]],
     evaluated: Mapping[int, dict[str, Any]],
     config: Mapping[str, Any],
     is_best: bool,
@@ -129,12 +136,19 @@ def _scores_of(
         ap = {key[3:]: value for key, value in row.items() if key.startswith("ap/")}
         ours = [{"protocol": "voc07", **row, "ap": ap}]
     ours.sort(key=lambda result: "evaluation_set" not in result)
-    scores: dict[tuple[str, str], Score] = {}
+    own_data = [evaluation_set_of(result, config) for result in own if result["step"] == step]
+    known = {data.fingerprint for data in own_data if data.fingerprint}
+    scores: dict[tuple[str, str, str | None], Score] = {}
     for result in ours:
         for score in scores_of_result(result, config):
-            notes = (CHOSEN_HERE,) if is_best and score.data.name == _own_name(config) else ()
-            score = Score(**{**vars(score), "notes": notes})
-            scores.setdefault((score.protocol, score.data.name), score)
+            data = score.data
+            is_own = data.fingerprint in known if known else data.name == _own_name(config)
+            score = Score(**{**vars(score), "notes": (CHOSEN_HERE,) if is_best and is_own else ()})
+            if data.fingerprint is None and any(
+                key[:2] == (score.protocol, data.name) for key in scores
+            ):
+                continue
+            scores.setdefault((score.protocol, data.name, data.fingerprint), score)
     return tuple(scores.values())
 
 

@@ -127,7 +127,7 @@ def read_coco_results(path: pathlib.Path, images: AnnotatedImages, **policies: s
             if image_names:
                 image = image_names.get(image, f"image_id {image}")
             class_name = class_names.get(category, category)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise ResultsFileError(
                 f"{where}: expected image_id, category_id, bbox [x, y, width, height] and score, "
                 f"found {json.dumps(row)[:120]}; correct the program that wrote it"
@@ -179,14 +179,16 @@ def read_coco_annotations(path: pathlib.Path) -> AnnotatedImages:
             area = float(row.get("area", box[2] * box[3]))
             if len(box) != 4 or not all(map(math.isfinite, [*box, area])):
                 raise ValueError
-        except (KeyError, IndexError, TypeError, ValueError):
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError):
             raise ResultsFileError(
                 f"{path}, annotation {number}: expected the image_id and the category_id of an "
                 "image and a category of the file, and bbox [x, y, width, height], found "
                 f"{json.dumps(row)[:120]}"
             ) from None
         objects[position].append((box, label, bool(row.get("iscrowd", 0)), area))
-    sizes = [[image.get("height", 0), image.get("width", 0)] for image in content["images"]]
+    sizes = [[image.get(side, 0) for side in ("height", "width")] for image in content["images"]]
+    if not all(isinstance(side, int) for size in sizes for side in size):
+        raise ResultsFileError(f"expected whole numbers for height and width of images in {path}")
     return AnnotatedImages(
         image_ids=tuple(image_ids.values()),
         sizes=np.array(sizes, np.int64).reshape(-1, 2),
@@ -208,15 +210,18 @@ def read_coco_annotations(path: pathlib.Path) -> AnnotatedImages:
 def _table(content: dict[str, Any], key: str, name: str, path: pathlib.Path) -> dict[Any, str]:
     """{"id": name} of the images or categories; one without a name is called by its id."""
     try:
-        return {row["id"]: str(row.get(name, row["id"])) for row in content[key]}
+        table = {row["id"]: str(row.get(name, row["id"])) for row in content[key]}
     except (KeyError, TypeError, AttributeError):
         raise ResultsFileError(
             f"expected an id and a {name} for each of {key!r} in {path}: correct the file"
         ) from None
+    if len(table) < len(content[key]):
+        raise ResultsFileError(f"expected every id of {key!r} once in {path}, found one twice")
+    return table
 
 
 def _read_json(path: pathlib.Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ResultsFileError(f"expected JSON in {path}, found: {error}") from None

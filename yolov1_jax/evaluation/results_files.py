@@ -78,7 +78,7 @@ def read_results(
     path = pathlib.Path(path)
     policies = {"unknown_classes": unknown_classes, "unknown_images": unknown_images}
     if path.is_file():
-        if path.suffix == ".txt":
+        if path.suffix == ".txt" and "_det_" in path.name:
             raise ResultsFileError(
                 f"expected the folder of the devkit's files, found the file {path}: give "
                 f"{path.parent}, which holds those of the other classes too"

@@ -158,7 +158,7 @@ def expected_settings(file: WeightsFile, format_name: str) -> dict[str, Any]:
             continue
         try:
             value = json.loads(file.metadata[name])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{file.origin}: its metadata {name!r} is not JSON") from error
         settings[key] = tuple(value) if isinstance(value, list) else value
     return settings

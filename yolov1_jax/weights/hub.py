@@ -9,6 +9,7 @@ It is asked for only by those who name a file of the hub, and is an extra of the
 
 import logging
 import re
+from collections.abc import Callable
 
 from yolov1_jax.errors import UserError
 
@@ -38,6 +39,22 @@ def parse(name: str) -> tuple[str, str, str]:
     return match[1], match[2] or "main", match[3] or DEFAULT_FILE
 
 
+def client(name: str) -> Callable[..., str]:
+    """The hub's client, an extra of the installation: `huggingface_hub.hf_hub_download`.
+
+    Raises:
+      UserError: it is not installed, and the file `name` needs it.
+    """
+    try:
+        from huggingface_hub import hf_hub_download  # which sets up its logger, too
+    except ImportError as error:
+        raise UserError(
+            f"{name} needs the client of the hub, which is not installed: "
+            "pip install 'yolov1_jax[hub]', or give the path of a file"
+        ) from error
+    return hf_hub_download
+
+
 def download(name: str) -> str:
     """The path of a file of the hub on this machine, fetched if it is not there yet.
 
@@ -46,18 +63,12 @@ def download(name: str) -> str:
         hub cannot be reached.
     """
     repository, revision, file = parse(name)
-    try:
-        from huggingface_hub import hf_hub_download  # which sets up its logger, too
-    except ImportError as error:
-        raise UserError(
-            f"{name} needs the client of the hub, which is not installed: "
-            "pip install 'yolov1_jax[hub]', or give the path of a file"
-        ) from error
+    fetch = client(name)
     logger = logging.getLogger("huggingface_hub")  # a line for each of its attempts
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        return hf_hub_download(repository, file, revision=revision)
+        return fetch(repository, file, revision=revision)
     # The client has exceptions of its own, those of its HTTP library, and OSError.
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".")[:200]

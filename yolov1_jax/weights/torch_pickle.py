@@ -103,6 +103,7 @@ class _Machine:
     def __init__(self) -> None:
         self.frames: list[list[Any]] = [[]]  # the stack, cut at its marks
         self.memo: dict[int, Any] = {}  # a dict: an index may be any number
+        self.copied = 0
 
     def step(self, opcode: str, argument: Any) -> None:
         """Carries out one instruction."""
@@ -221,11 +222,12 @@ class _Machine:
             case "collections.OrderedDict", ():
                 return {}
             case "collections.OrderedDict", ([*pairs],):  # of Python 2
+                self.spend(len(pairs))
                 if all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
                     return _dict([pair[0] for pair in pairs], [pair[1] for pair in pairs])
             case "torch._utils._rebuild_parameter", (TensorView() as tensor, *_):
                 return tensor
-            case "torch.Size", ([*_] as sizes,):
+            case "torch.Size", ([*sizes],) if len(sizes) <= _MAX_DIMENSIONS:
                 return tuple(sizes)
             case (
                 "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2",
@@ -238,6 +240,12 @@ class _Machine:
                 ):
                     return TensorView(storage, offset, shape, strides)
         raise PickleError(f"its pickle misuses {function.text}{self.near()}: it is damaged")
+
+    def spend(self, num_items: int) -> None:
+        """Counts what is copied: a pickle that repeats itself could fill any memory."""
+        self.copied += num_items
+        if self.copied > MAX_BYTES:
+            raise PickleError("its pickle copies more than a state dict needs")
 
     def storage(self, description: Any) -> Storage:
         """What a persistent id stands for."""

@@ -38,6 +38,15 @@ class WeightsFile:
         return f"{place} (sha256 {self.sha256})"
 
 
+def check_origin(origin: str) -> None:
+    """Raises the UserErrors of `read_weights` that can be known without reading or fetching."""
+    if hub.is_hub_name(origin):
+        hub.parse(origin)
+        hub.client(origin)
+    elif not os.path.isfile(origin):
+        raise UserError(f"no file of weights at {origin}")
+
+
 def read_weights(origin: str | os.PathLike[str]) -> WeightsFile:
     """Reads all arrays of a file; of a torch file without PyTorch, and without running its pickle.
 
