@@ -43,8 +43,17 @@ def wrapped() -> dict[str, object]:
     return {"epoch": 3, "state_dict": values, "optimizer": optimizer, "best": None}
 
 
+def write(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Writes the files; returns their paths."""
+    files = {
+        "pth_zip.pth": (state_dict(), {}),
+        "pth_legacy.pth": (state_dict(), {"_use_new_zipfile_serialization": False}),
+        "pth_wrapped.pth": (wrapped(), {}),
+    }
+    for name, (content, options) in files.items():
+        torch.save(content, folder / name, **options)
+    return [folder / name for name in files]
+
+
 if __name__ == "__main__":
-    torch.save(state_dict(), FOLDER / "pth_zip.pth")
-    legacy = {"_use_new_zipfile_serialization": False}
-    torch.save(state_dict(), FOLDER / "pth_legacy.pth", **legacy)
-    torch.save(wrapped(), FOLDER / "pth_wrapped.pth")
+    write(FOLDER)
