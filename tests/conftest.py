@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
@@ -10,6 +11,11 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 import end_to_end
 import pytest
 from absl import flags
+
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and all that is started from it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

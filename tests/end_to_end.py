@@ -221,11 +221,12 @@ def assert_same_run(
     """
     last_step = last_step or checkpoint_steps(reference)[-1]
     assert rows(workdir) == [row for row in rows(reference) if row["step"] <= last_step]
-    assert evaluations(workdir) == {
-        name: result
-        for name, result in evaluations(reference).items()
-        if result["step"] <= last_step
-    }
+    ours, theirs = evaluations(workdir), evaluations(reference)
+    if last_step < max(result["step"] for result in theirs.values()):
+        # What takes long to compute, only the last evaluation of a run has.
+        assert "coco" not in theirs[f"{last_step}.json"]["protocols"]
+        del ours[f"{last_step}.json"]["protocols"]["coco"]
+    assert ours == {name: one for name, one in theirs.items() if one["step"] <= last_step}
     assert checkpoint_steps(workdir)[-1] == last_step
     ours, theirs = arrays(workdir, last_step), arrays(reference, last_step)
     assert ours.keys() == theirs.keys()
