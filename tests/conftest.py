@@ -12,8 +12,7 @@ import end_to_end
 import pytest
 from absl import flags
 
-
-# A shell starts what it puts in the background with Ctrl-C ignored, and all that is started from it.
+# What a shell puts in the background has Ctrl-C ignored, and so has all that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
