@@ -25,7 +25,9 @@ def exported(tmp_path_factory):
 
 
 def test_a_checkpoint_of_the_reference_becomes_a_run(program, exported, tmp_path):
-    path, variables = exported
+    kept, variables = exported
+    path = tmp_path / "detector.safetensors"
+    path.write_bytes(kept.read_bytes())
     start = {**NETWORK, "model.pretrained": path, "model.pretrained_format": "reference"}
     workdir = tmp_path / "run"
     ended = program.train(workdir, {**start, "train.num_steps": 0})
@@ -37,7 +39,8 @@ def test_a_checkpoint_of_the_reference_becomes_a_run(program, exported, tmp_path
     restored = restore_variables(workdir, "best")
     jax.tree.map(np.testing.assert_array_equal, restored.variables, variables)
 
-    # The same command evaluates nothing anew, and with more steps it trains on.
+    # The same command evaluates nothing anew, and with more steps it trains on: without the file.
+    path.unlink()
     ended = program.train(workdir, {**start, "train.num_steps": 2, "train.eval_every_steps": 2})
     assert ended.code == 0, ended.err
     assert "continues from the checkpoint of step 0" in ended.out

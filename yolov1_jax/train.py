@@ -56,7 +56,8 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
     configs.check(config)
     check_batch_size(config.train.batch_size, "config.train.batch_size")
     check_batch_size(config.eval.batch_size, "config.eval.batch_size")
-    check_pretrained(config.model.pretrained)
+    if not any(run_folder.checkpoints_dir(workdir).glob("*")):  # to continue, no file is needed
+        check_pretrained(config.model.pretrained)
     is_main = jax.process_index() == 0
 
     # Data. The class names are part of the run: the labels that its checkpoints predict.
@@ -68,10 +69,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
     min_area = config.data.augmentation.min_area / config.image_size**2
     summaries = {
         "train": summarise(
-            train_source,
-            config.model.grid_size,
-            min_relative_area=min_area,
-            max_images=limit,
+            train_source, config.model.grid_size, min_relative_area=min_area, max_images=limit
         ),
         "eval": summarise(eval_source, config.model.grid_size, max_images=limit),
     }
