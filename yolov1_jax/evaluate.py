@@ -6,8 +6,8 @@ The result is printed and written to <workdir>/eval/<step>.json, the pictures to
 the detections to <workdir>/eval/<step>/ (--results_format: coco, devkit or both). --splits and
 --root evaluate on other data than the run's own, --protocol puts another mAP first than the run's;
 the results of either have names of their own, with the folder and splits or the protocol in it,
-and their pictures are in the folder of that name. --unknown_classes=skip leaves out objects of classes that
-the run has not learned.
+and their pictures are in the folder of that name. --unknown_classes=skip leaves out objects of
+classes that the run has not learned.
 
     python -m yolov1_jax.evaluate --detections=PATH --workdir=runs/r34
     python -m yolov1_jax.evaluate --detections=PATH --source=folder --root=VOC --splits=VOC2007:test
