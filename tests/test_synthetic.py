@@ -118,18 +118,17 @@ def test_a_copy_and_a_shorter_source_give_the_same_scenes():
     assert len(short) == 8
 
 
-def test_splits_seeds_and_indices_are_different_scenes_and_eval_has_no_seed():
+def test_splits_seeds_and_indices_are_different_scenes_and_only_train_has_a_seed():
     def boxes(split, seed, index):
         return SyntheticSource(split, seed=seed).annotation(index)["boxes_xyxy"].tobytes()
 
-    train = {boxes("train", seed, i) for seed in range(4) for i in range(100)}
-    evaluation = {boxes("eval", 0, i) for i in range(100)}
-    assert len(train) == 400
-    assert len(evaluation) == 100
-    assert not train & evaluation
-    assert boxes("eval", 0, 5) == boxes("eval", 9, 5)
-    first = SyntheticSource("eval", image_size=32, seed=0)[5]["image"]
-    np.testing.assert_array_equal(first, SyntheticSource("eval", image_size=32, seed=9)[5]["image"])
+    train = [boxes("train", seed, i) for seed in range(4) for i in range(100)]
+    evaluation, test = ([boxes(split, 0, i) for i in range(100)] for split in ("eval", "test"))
+    assert len({*train, *evaluation, *test}) == 400 + 100 + 100
+    for split in ("eval", "test"):
+        assert boxes(split, 0, 5) == boxes(split, 9, 5)
+        one, other = (SyntheticSource(split, image_size=32, seed=seed)[5] for seed in (0, 9))
+        np.testing.assert_array_equal(one["image"], other["image"])
 
 
 def test_annotations_do_not_depend_on_the_image_size():

@@ -97,7 +97,7 @@ def open_annotations(of: DetectionsOf) -> tuple[AnnotatedImages, str, tuple[str,
         class_names=of.class_names,
         unknown_classes=unknown_classes,
         image_size=of.image_size or 0,
-        seed=0,  # no matter: scenes of "eval" do not depend on it
+        seed=0,  # no matter: scenes of "eval" and "test" do not depend on it
     )
     return annotated_images(source), of.source, splits, unknown_classes
 

@@ -23,9 +23,10 @@ from yolov1_jax.data.records import Record, SourceReport
 from yolov1_jax.errors import UserError
 
 # The training set is large because it costs nothing: no scene is seen twice, and how many scenes
-# make an epoch is a matter of the config. The evaluation set is small enough to run often.
-NUM_IMAGES = {"train": 1_000_000, "eval": 500}
-_SPLIT_CODES = {"train": 1, "eval": 2}
+# make an epoch is a matter of the config. The evaluation set is small enough to run often; settings
+# were chosen on it. Nothing was ever chosen on the test set.
+NUM_IMAGES = {"train": 1_000_000, "eval": 500, "test": 2000}
+_SPLIT_CODES = {"train": 1, "eval": 2, "test": 3}
 # Standard deviation of a shape's hue around that of its class, in turns; classes are 1/6 apart.
 HUE_SPREAD = 0.035
 _SHAPES, _PIXELS = 0, 1  # what a stream of random numbers decides on
@@ -36,8 +37,8 @@ class SyntheticSource:
     """Random access to synthetic scenes.
 
     Args:
-      split: "train" or "eval". The scenes of "eval" do not depend on `seed`, so that results of
-        runs with different seeds can be compared.
+      split: "train", "eval" or "test". The scenes of the last two do not depend on `seed`, so that
+        results of runs with different seeds can be compared.
       num_images: length of the split; None for the default in NUM_IMAGES. The first n scenes are
         the same whatever the length.
       image_size: side of the square image in pixels. Annotations do not depend on it.
