@@ -34,7 +34,7 @@ def test_a_split_of_the_synthetic_source_may_be_a_part_of_it():
         (["eval:few"], "found 'eval:few'"),
         (["eval:-3"], "found 'eval:-3'"),
         (["eval:0"], "number of images .* at least 1, found 0"),
-        (["test:5"], "found 'test'"),
+        (["val:5"], "found 'val'"),
         (["train", "eval"], "takes one split"),
     ],
 )
