@@ -149,6 +149,8 @@ def test_against_annotations_and_synthetic_scenes(coco):
         ({"source": "folder"}, "--splits is missing"),
         ({"source": "folder", "splits": [","]}, "--splits is missing"),
         ({"source": "synthetic", "splits": ["eval"]}, "--image_size is missing"),
+        ({"annotations": "x.json", "splits": ["a:b"]}, "--splits says nothing about --annotations"),
+        ({"workdir": "run", "image_size": 64}, "--image_size says nothing about --workdir"),
         ({"annotations": "nowhere.json"}, r"expected JSON in nowhere\.json"),
         ({**FOLDER, "splits": ["own:test"]}, r"expected the list .*test\.txt"),
     ],
@@ -180,6 +182,10 @@ def test_the_program(root, tmp_path):
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines()[0] == f"detections: {root}/results"
     assert json.loads(output.read_text())["protocols"]["voc10"]["mAP"] == 0.75
+    # Of what there is nothing to evaluate, there is no step either.
+    ended = start(*flags, "--splits=own:val", "--step=latest")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: --step is of a run that is evaluated")
     # A run has annotations of its own.
     ended = start(f"--workdir={tmp_path}", "--annotations=instances.json")
     assert (ended.returncode, ended.stdout) == (2, "")

@@ -75,7 +75,7 @@ def test_plain_line_of_an_evaluation_has_the_totals_only():
         {"split": "eval", "step": 100, "epoch": 10.0, "mAP": 0.5123, "protocol": "voc07",
          "ap/dog": 0.7}
     )  # fmt: skip
-    assert file.getvalue() == "eval  epoch 10/40  step 100/400  mAP 0.5123\n"
+    assert file.getvalue() == "eval  epoch 10/40  step 100/400  mAP 51.2%\n"
 
 
 def test_printed_text_is_neither_wrapped_nor_marked_up():
@@ -124,7 +124,7 @@ def test_live_display_shows_rows_of_training_in_place_and_prints_evaluations():
     display.show({"split": "eval", "step": 100, "epoch": 10.0, "mAP": 0.5123})
     display.close()
     printed = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
-    assert printed.count("mAP 0.5123") == 1
+    assert printed.count("mAP 51.2%") == 1
     assert "train  epoch" not in printed
     assert "24.26" in printed  # the last state stays on the screen
 

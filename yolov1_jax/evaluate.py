@@ -202,6 +202,12 @@ def main(_: list[str]) -> None:
     workdir = None if _WORKDIR.value is None else pathlib.Path(_WORKDIR.value)
     output = None if _OUTPUT.value is None else pathlib.Path(_OUTPUT.value)
     if _DETECTIONS.value is not None:
+        for of_runs in (_STEP, _RESULTS_FORMAT):
+            if of_runs.present:
+                raise UserError(
+                    f"--{of_runs.name} is of a run that is evaluated, and --detections are there "
+                    "already: leave one of the two out"
+                )
         evaluate_file(
             _DETECTIONS.value,
             DetectionsOf(

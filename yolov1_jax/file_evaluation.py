@@ -26,6 +26,13 @@ from yolov1_jax.scoring import (
     with_class_names,
 )
 
+# What else may be said of each of the three; the rest would be ignored, and is refused instead.
+_OPTIONS = {
+    "workdir": ("root", "splits"),
+    "source": ("root", "splits", "class_names", "image_size"),
+    "annotations": ("class_names",),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class DetectionsOf:
@@ -54,13 +61,15 @@ def open_annotations(of: DetectionsOf) -> tuple[AnnotatedImages, str, tuple[str,
     Raises:
       UserError: not one of the three is given, or it cannot be opened.
     """
-    given = {"--workdir": of.workdir, "--source": of.source, "--annotations": of.annotations}
-    named = [name for name, value in given.items() if value is not None]
-    if len(named) != 1:
+    given = [name for name in _OPTIONS if getattr(of, name) is not None]
+    if len(given) != 1:
         raise UserError(
-            f"--detections needs one of {', '.join(given)} to be scored against, got "
-            f"{' and '.join(named) or 'none'}"
+            f"--detections needs one of {', '.join(f'--{name}' for name in _OPTIONS)} to be scored "
+            f"against, got {' and '.join(f'--{name}' for name in given) or 'none'}"
         )
+    for option in ("root", "splits", "class_names", "image_size"):
+        if getattr(of, option) is not None and option not in _OPTIONS[given[0]]:
+            raise UserError(f"--{option} says nothing about --{given[0]}: leave it out")
     unknown_classes = of.unknown_classes or "refuse"
     if of.annotations is not None:
         try:

@@ -74,7 +74,9 @@ class Progress:
         if row["split"] != "train":
             numbers = {key: value for key, value in numbers.items() if "/" not in key}
         words = [f"{row['split']}  {self._position(row['step'])}"]
-        words += [f"{_title(key)} {_number(value)}" for key, value in numbers.items()]
+        for key, value in numbers.items():
+            in_percent = key == "mAP" and value is not None  # as in every table
+            words.append(f"{_title(key)} {f'{value:.1%}' if in_percent else _number(value)}")
         if row["split"] == "train":
             words.append(f"{self._time_left()} left")
         self.print("  ".join(words))

@@ -199,7 +199,13 @@ def _losses_of(
         for index in indices:
             epochs, losses = zip(*entries[index].losses, strict=True)
             axes.plot(
-                epochs, losses, color=_colour(index), linewidth=1.6, label=_name(entries, index)
+                epochs,
+                losses,
+                "o" if len(epochs) == 1 else "-",  # of one point there is no line
+                color=_colour(index),
+                markersize=4,
+                linewidth=1.6,
+                label=_name(entries, index),
             )
             positive &= min(losses) > 0
         if positive:
