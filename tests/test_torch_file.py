@@ -120,6 +120,17 @@ def test_every_truncation_is_told(write):
     assert write is zip_file or "running_var: storage '3' has 15 bytes" in refusal(data[:-9])
 
 
+def test_a_truncated_archive_names_the_parameter():
+    data = zip_file(*state_dict(example()))
+    for number, parameter in enumerate(example()):
+        start = data.index(f"weights/data/{number}".encode())
+        for end in (start, start + 15)[: example()[parameter].size]:  # before its content, within
+            assert refusal(data[:end]).endswith(f"; it ends within or before {parameter}")
+    # Only the directory is missing, or the pickle itself is cut: no parameter is to blame.
+    assert refusal(data[:-30]).endswith(")")
+    assert refusal(data[:60]).endswith(")")
+
+
 @pytest.mark.parametrize(
     ("offset", "shape", "strides", "message"),
     [

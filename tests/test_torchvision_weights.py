@@ -146,7 +146,7 @@ def test_values_that_are_not_finite_are_refused(tensors, save, value):
 def test_a_truncated_file_is_refused_in_one_line(tensors, save, keep):
     path = save(tensors)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(UserError, match="is not a complete safetensors file") as error:
+    with pytest.raises(UserError, match="is not a usable safetensors file") as error:
         load(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)

@@ -76,8 +76,8 @@ def test_a_name_of_the_hub(save, monkeypatch):
         (b"PK\x03\x04" * 100, "not a complete zip archive"),
         (b"\x80\x02}.", "was not written by torch.save"),
         (b"\x80\x02", "truncated"),
-        (b"\x80\x00\x00\x00\x00\x00\x00\x00{" + bytes(200), "not a complete safetensors file"),
-        (b"\x02\x00\x00\x00\x00\x00\x00\x00{}" + bytes(9), "not a complete safetensors file"),
+        (b"\x80\x00\x00\x00\x00\x00\x00\x00{" + bytes(200), "not a usable safetensors file"),
+        (b"\x02\x00\x00\x00\x00\x00\x00\x00{}" + bytes(9), "not a usable safetensors file"),
     ],
 )
 def test_other_files_are_refused_in_one_line(tmp_path, content, message):
@@ -87,6 +87,30 @@ def test_other_files_are_refused_in_one_line(tmp_path, content, message):
         read_weights(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("missing", [1, 4 * 24 + 7])
+def test_a_truncated_safetensors_file_names_the_parameter(tmp_path, missing):
+    path = tmp_path / "cut.safetensors"
+    arrays = {name: np.zeros(24, np.float32) for name in ("conv1.weight", "bn1.weight", "fc.bias")}
+    content = safetensors.numpy.save(arrays)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    last_first = sorted(header, key=lambda name: header[name]["data_offsets"], reverse=True)
+    path.write_bytes(content[:-missing])
+    cut = last_first[missing // (4 * 24)]
+    with pytest.raises(UserError, match=rf"cut\.safetensors .* within or before parameter {cut}$"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E8M0", "F4"])
+def test_types_that_numpy_lacks_are_refused_with_the_parameter(tmp_path, dtype):
+    size = 4 if dtype == "F4" else 8  # bytes of eight values
+    entry = {"dtype": dtype, "shape": [8], "data_offsets": [0, size]}
+    header = json.dumps({"conv1.weight": entry}).encode()
+    path = tmp_path / "small.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+    with pytest.raises(UserError, match=f"parameter conv1.weight has the type {dtype}, which"):
+        read_weights(path)
 
 
 def test_a_hostile_file_is_named_with_its_parameter(tmp_path):

@@ -64,7 +64,9 @@ def _open_zip(data: bytes) -> tuple[Any, StorageReader]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = {info.filename: info for info in archive.infolist()}
     except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, struct.error) as e:
-        raise TorchFileError(f"it is not a complete zip archive ({e})") from None
+        cut = _cut_parameter(data)
+        where = "" if cut is None else f"; it ends within or before {cut}"
+        raise TorchFileError(f"it is not a complete zip archive ({e}){where}") from None
     pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise TorchFileError(f"it is a zip archive with {len(pickles)} data.pkl, expected 1")
@@ -83,6 +85,36 @@ def _open_zip(data: bytes) -> tuple[Any, StorageReader]:
         return _values(_stored(data, entry), storage, swapped=swapped)
 
     return read_pickle(io.BytesIO(_stored(data, entries[pickles[0]]))), read
+
+
+def _cut_parameter(data: bytes) -> str | None:
+    """The first parameter that the beginning of an archive lacks; None if that cannot be told.
+
+    The directory of a zip archive stands at its end, but torch writes the pickle in front of the
+    numbers, and every entry has a header of its own.
+    """
+    starts: dict[bytes, int] = {}  # of the contents by name
+    header = data.find(ZIP_MAGIC)
+    while 0 <= header <= len(data) - 30:
+        name_size, extra_size = struct.unpack_from("<HH", data, header + 26)
+        name = data[header + 30 : header + 30 + name_size]
+        starts.setdefault(name, header + 30 + name_size + extra_size)
+        header = data.find(ZIP_MAGIC, header + 4)
+    pickles = [name for name in starts if name.endswith(b"data.pkl")]
+    if not pickles:
+        return None
+    start = starts[pickles[0]]
+    try:
+        pickled = io.BytesIO(data[start : start + MAX_BYTES])
+        tensors = _state_dict(read_pickle(pickled))
+    except (PickleError, TorchFileError):
+        return None
+    root = pickles[0].removesuffix(b"data.pkl")
+    for parameter, view in tensors.items():
+        start = starts.get(root + b"data/" + view.storage.key.encode(), len(data))
+        if start + view.storage.num_values * view.storage.dtype.itemsize > len(data):
+            return parameter[:100]
+    return None
 
 
 def _stored(data: bytes, entry: zipfile.ZipInfo) -> memoryview:

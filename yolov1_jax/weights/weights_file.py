@@ -7,6 +7,7 @@ torch.save. Instead of a path it may be named on the Hugging Face hub, see hub.p
 import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -21,6 +22,11 @@ from yolov1_jax.weights.torch_file import ZIP_MAGIC, TorchFileError, read_state_
 
 # Put before every name by torch.nn.DataParallel and by torch.compile.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+# The types of safetensors that NumPy has, with ml_dtypes.
+NUMPY_DTYPES = (
+    *("F64", "F32", "F16", "BF16", "C64", "BOOL"),
+    *("I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +99,30 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise UserError(f"no file of weights at {path}")
     try:
         return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a complete safetensors file ({reason})") from error
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        reason = _culprit(path) or " ".join(str(error).split())
+        raise UserError(f"{path} is not a usable safetensors file: {reason}") from error
+
+
+def _culprit(path: str | os.PathLike[str]) -> str | None:
+    """What is wrong with which parameter of a safetensors file; None if its header does not tell.
+
+    The header is the size of a JSON object, 8 bytes, and that object: {name: {"dtype", "shape",
+    "data_offsets": [begin, end] behind the header}}.
+    """
+    content = pathlib.Path(path).read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    try:
+        entries = json.loads(content[8:start])
+        entries.pop("__metadata__", None)
+        for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+            if start + entry["data_offsets"][1] > len(content):
+                return f"it ends within or before parameter {name[:100]}"
+            if entry["dtype"] not in NUMPY_DTYPES:
+                return f"parameter {name[:100]} has the type {entry['dtype']}, which NumPy lacks"
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return None
+    return None
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
