@@ -151,6 +151,21 @@ def test_centre_on_a_border_is_in_the_cell_that_begins_there():
     assert occupied(targets) == {(0, int(4 * cy), int(4 * cx)) for cx, cy in centres}
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_centre_misses_its_cell_by_the_rounding_of_pixels(dtype):
+    """Every pair of whole pixels of many widths, against whole numbers."""
+    side = 7
+    for width in (105, 112, 333):
+        left, right = np.triu_indices(width + 1, 1)
+        corners = np.zeros((len(left), 1, 4), dtype)
+        corners[:, 0, 0], corners[:, 0, 2], corners[:, 0, 3] = left / width, right / width, 0.01
+        one = np.zeros(corners.shape[:2], np.int32)
+        with jax.enable_x64(dtype == np.float64):
+            targets = encode_targets(corners, one, one == 0, grid_size=side, num_classes=1)
+        expected = np.minimum((left + right) * side // (2 * width), side - 1)
+        np.testing.assert_array_equal(targets.object_mask[:, 0].argmax(axis=-1), expected)
+
+
 @pytest.mark.parametrize("side", [5, 7, 10, 13, 14, 20, 28])
 def test_offsets_of_centres_on_borders_stay_in_the_cell(side):
     """j/S is not exact in binary; whichever neighbour gets the object, offset and cell agree."""

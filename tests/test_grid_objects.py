@@ -57,6 +57,14 @@ def test_a_centre_on_the_edge_belongs_to_the_last_cell():
     np.testing.assert_array_equal(boxes * 64, [(58, 58, 62, 62)])
 
 
+def test_a_centre_on_a_border_does_not_miss_its_cell_by_a_rounding():
+    """5/7 of 105 pixels, by two boxes: neither pair of quotients adds up to it exactly."""
+    pixels = np.array([[50, 0, 100, 7], [74, 0, 76, 7], [0, 98, 7, 105]])
+    objects = GroundTruth(pixels / 105, np.zeros(3, int), np.zeros(3, bool))
+    _, boxes, *_ = grid_objects([objects], 7, 1)
+    np.testing.assert_allclose(boxes * 105, pixels[1:], atol=1e-9)  # the second replaced the first
+
+
 def test_objects_know_what_became_of_them():
     # Image 1: objects 1 (difficult) to 5; 2, 3 and 4 are in one cell, 2 and 4 of one class.
     inner = (4, 4, 16, 16)

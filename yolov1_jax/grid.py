@@ -101,7 +101,10 @@ def encode_targets(
         boxes_xyxy = jnp.zeros((boxes_xyxy.shape[0], 1, 4), boxes_xyxy.dtype)
         labels, valid = (jnp.zeros(boxes_xyxy.shape[:2], array.dtype) for array in (labels, valid))
     boxes_cxcywh = xyxy_to_cxcywh(boxes_xyxy)
-    cells = jnp.floor(boxes_cxcywh[..., :2] * grid_size).astype(jnp.int32)
+    # A centre on a border belongs to the cell that begins there, and must not miss it by what the
+    # division of pixels by sizes has rounded: 50 and 100 of 105 pixels have theirs at 5 / 7.
+    rounding = 2 * grid_size * jnp.finfo(boxes_cxcywh.dtype).eps
+    cells = jnp.floor(boxes_cxcywh[..., :2] * grid_size + rounding).astype(jnp.int32)
     cells = jnp.clip(cells, 0, grid_size - 1)
     cell = cells[..., 1] * grid_size + cells[..., 0]  # [B, M]
     every_cell = jnp.arange(grid_size**2)[None, None, :]

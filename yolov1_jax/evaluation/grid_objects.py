@@ -37,7 +37,8 @@ def grid_objects(
         array[counted] for array in (image, truth.boxes_xyxy, truth.labels)
     )
     centre = xyxy_to_cxcywh(boxes_xyxy)[:, :2]
-    column, row = np.clip((centre * grid_size).astype(int), 0, grid_size - 1).T
+    rounding = 2 * grid_size * np.finfo(np.float64).eps  # as in `encode_targets`
+    column, row = np.clip((centre * grid_size + rounding).astype(int), 0, grid_size - 1).T
     cell = (image * grid_size + row) * grid_size + column
     cells, last_of_cell = _last_of_each(cell)
     places, last_of_class = _last_of_each(cell * num_classes + labels)  # [T]
