@@ -250,7 +250,10 @@ def test_other_boxes_or_classes_are_told(format_name, tensors):
         )
 
 
-@pytest.mark.parametrize(("counts", "whole"), [((7, 7), True), ((7, 0), False), ((7, 9), True)])
+@pytest.mark.parametrize(
+    ("counts", "whole"),
+    [((7, 7), True), ((7, 0), False), ((7, 9), True), (([7, 7], [8, 8, 8]), True), (([], 3), True)],
+)
 def test_a_backbone_that_was_not_run_as_a_whole(counts, whole):
     tensors = to_detector(random_variables("torchlake"), "torchlake", **SIZES)
     for block, count in enumerate(counts):

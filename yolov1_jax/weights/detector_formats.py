@@ -258,15 +258,15 @@ def _check_whole_backbone(file: WeightsFile, names: Iterable[str]) -> None:
     """
     layer4 = f"{TORCHLAKE.backbone}{TORCHLAKE.stem['layer4']}."
     blocks = [name.removeprefix(layer4).split(".")[0] for name in names if name.startswith(layer4)]
-    counters = {
-        block: file.tensors.get(f"{layer4}{block}.bn1.num_batches_tracked")
-        for block in sorted(set(blocks))
-    }
-    first = counters["0"]
-    for block, count in counters.items():
-        if first is not None and count is not None and count.size and (count < first).any():
+    seen = {}
+    for block in sorted(set(blocks)):
+        counter = file.tensors.get(f"{layer4}{block}.bn1.num_batches_tracked")
+        if counter is not None and counter.size:
+            seen[block] = int(counter.max())
+    for block, count in seen.items():
+        if count < seen.get("0", 0):
             raise UserError(
-                f"{file.origin}: {layer4}{block}.bn1 has seen {int(count.max())} batches and "
-                f"{layer4}0.bn1 {int(first.max())}: it was trained without that block, and cannot "
-                "be run as this network"
+                f"{file.origin}: {layer4}{block}.bn1 has seen {count} batches and "
+                f"{layer4}0.bn1 {seen['0']}: it was trained without that block, and cannot be run "
+                "as this network"
             )
