@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from voc_tree import VocTree
 
@@ -34,6 +36,14 @@ def test_order_is_the_lists(tree):
     tree.add("a", dataset="more")
     tree.list("train", ["a"], dataset="more")
     assert ids(tree, "own:train", "more:train") == ["own/b", "own/a", "more/a"]
+
+
+def test_a_name_that_is_not_utf_8_is_skipped(tree):
+    os.rename(tree.root / "own/JPEGImages/b.png", tree.root / "own/JPEGImages" / "b\udcff.png")
+    os.rename(tree.root / "own/Annotations/b.xml", tree.root / "own/Annotations" / "b\udcff.xml")
+    report = SourceReport()
+    assert ids(tree, "own:all", report=report) == ["own/a", "own/c"]
+    assert report.skipped == {"file name is not UTF-8": ["own/b\ufffd"]}
 
 
 def test_paths_are_relative_to_the_root(tree):

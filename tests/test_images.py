@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 from voc_tree import encode, exif, pixels
 
-from yolov1_jax.data.images import ImageHeader, decode_image, read_header, upright
+from yolov1_jax.data.images import ImageHeader, _read_header, decode_image, read_header, upright
 from yolov1_jax.data.records import UnusableFile
 from yolov1_jax.errors import UserError
 
@@ -135,6 +135,9 @@ class TestReadHeader:
             (JPEG[:-200], "image is cut short or broken"),
             (PNG[: len(PNG) // 2], "image is cut short or broken"),
             (PNG[:-4], "image is cut short or broken"),
+            (PNG[:5000] + bytes(64) + PNG[5064:], "image is cut short or broken"),
+            (PNG[:33] + PNG[-12:], "image is cut short or broken"),  # no IDAT
+            (JPEG[: JPEG.index(b"\xff\xda")] + b"\xff\xd9", "image is cut short or broken"),
             (encode(NOISE, "BMP")[:-200], "image is cut short or broken"),
         ],
     )
@@ -161,3 +164,36 @@ class TestReadHeader:
                     header_of(tmp_path, encoded[:cut])
                 with pytest.raises(UserError):
                     decode_image(encoded[:cut], "x")
+
+    @pytest.mark.parametrize(
+        "encoded",
+        [JPEG, PNG, encode(NOISE, "JPEG", progressive=True), encode(NOISE[:9, :9], "JPEG")],
+        ids=["JPEG", "PNG", "progressive JPEG", "small JPEG"],
+    )
+    def test_agrees_with_decoding_after_damage_in_the_middle(self, encoded, capfd):
+        # Many places in the header, which has the tables, and some in the pixels.
+        refused = 0
+        for i in [*range(0, 700, 3), *range(700, len(encoded), 500)]:
+            for damage in (b"\0", b"\xff\xff", bytes([encoded[i % len(encoded)] ^ 8]), bytes(64)):
+                broken = encoded[:i] + damage + encoded[i + len(damage) :]
+                try:
+                    _read_header(io.BytesIO(broken))
+                except UnusableFile:
+                    refused += 1
+                else:
+                    decode_image(broken, "x")
+        capfd.readouterr()  # libjpeg's warnings
+        assert refused > 100
+
+    def test_a_good_baseline_jpeg_or_png_is_not_decoded(self, tmp_path, monkeypatch):
+        decoded = []
+
+        def decode(encoded, name):
+            decoded.append(decode_image(encoded, name).shape)
+
+        monkeypatch.setattr("yolov1_jax.data.images.decode_image", decode)
+        restarts = encode(NOISE, "JPEG", restart_marker_blocks=2)
+        with_notes = encode(NOISE, "JPEG", exif=exif(6), comment=b"x", subsampling="4:2:0")
+        for good in (JPEG, PNG, restarts, with_notes, encode(NOISE[..., 0], "JPEG", optimize=True)):
+            header_of(tmp_path, good)
+        assert decoded == [(32, 32, 3)] * 4

@@ -85,6 +85,19 @@ class TestSummarise:
         assert summarise(source, 7, min_relative_area=0.0005).num_too_small == 3
         assert "too small" in printed({"train": summarise(source, 7, min_relative_area=0.0005)})
 
+    def test_what_training_leaves_out_is_not_lost_to_it(self):
+        # The second object is difficult.
+        source = Boxes([(0.5, 0.5), (0.5, 0.5), (0.5, 0.5)])
+        options = {"min_relative_area": 0.0005}
+        for train_difficult, trained in ((True, 3), (False, 2)):
+            found = summarise(source, 7, train_difficult=train_difficult)
+            assert (found.num_trained, found.lost_to_collisions) == (trained, trained - 1)
+            assert (found.num_objects, found.num_difficult) == (3, 1)
+            assert found.most_objects == 3  # of the annotation: evaluation sees them all
+            found = summarise(source, 7, train_difficult=train_difficult, **options)
+            assert (found.num_too_small, found.lost_to_collisions) == (trained, 0)
+        assert "50.0%" in printed({"train": summarise(source, 7, train_difficult=False)})
+
     def test_a_sample_stands_for_what_never_ends(self):
         source = Boxes([(0.5, 0.5)], [(0.5, 0.5)], [(0.5, 0.5)])
         found = summarise(source, 7, max_images=2)

@@ -38,7 +38,8 @@ def list_images(
     Args:
       root: the folder that holds the data sets.
       splits: such as ("VOC2012:train+val", "VOC2007:train").
-      report: notes repeated ids, and images of which there are two, as corrected.
+      report: notes repeated ids, and images of which there are two, as corrected; and as skipped
+        the files whose names are not UTF-8, which no list and no result could tell of.
 
     Raises:
       UserError: a split is not written DATASET:SET, or it is not there.
@@ -62,6 +63,10 @@ def list_images(
                 raise UserError(f"{split}: expected a list of images, found an empty one")
             for name in ids:
                 image_id = f"{dataset}/{name}"
+                shown = os.fsencode(image_id).decode(errors="replace")
+                if shown != image_id:
+                    report.skip("file name is not UTF-8", shown)
+                    continue
                 if image_id in listed:
                     report.correct("listed more than once, used once", image_id)
                     continue

@@ -8,6 +8,7 @@ decode, and they should not start a device.
 
 import os
 import pathlib
+import zlib
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
@@ -21,9 +22,16 @@ from yolov1_jax.errors import UserError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # in any case; the first one found is used
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-_END = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # marker EOI; the last chunk and its CRC
 _EXIF_ORIENTATION = 0x0112
 _PNG_BIT_DEPTH = 24  # position of this byte in a PNG file: signature 8, chunk head 8, size 8
+_PNG_CHUNKS = 8  # position of the first chunk
+
+_JPEG_BASELINE = (b"\xff\xc0", b"\xff\xc1")  # markers of a frame whose pixels are in one scan
+_JPEG_NOTES = (b"\xff\xfe", *(bytes([0xFF, 0xE0 + i]) for i in range(16)))  # comments, EXIF, ...
+_JPEG_RESTARTS = b"\xff\xdd"
+_JPEG_SCAN = b"\xff\xda"
+_JPEG_END = b"\xff\xd9"
+_JPEG_LONGEST_SIDE = 65500  # pixels; libjpeg refuses more
 
 # How to turn stored pixels into the upright view, by EXIF orientation (1 = already upright).
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -101,13 +109,15 @@ def read_upright(path: pathlib.Path) -> np.ndarray:
 
 
 def read_header(path: str | os.PathLike) -> ImageHeader:
-    """Reads the header of an image file and checks that the file is complete.
+    """Reads the header of an image file and checks that the file will decode.
 
-    Cheap for a JPEG or PNG that ends as it should. Any other is decoded once here, so that a file
-    cut short is found before training, not in it.
+    Cheap for a baseline JPEG, of which the header and the last bytes are read, and for a PNG, whose
+    checksums are. Any other file, and any in doubt, is decoded once here, so that a broken one is
+    found before training, not in it. Only a PNG whose checksums are right over pixels that are not
+    passes: its writer's fault, not damage.
 
     Raises:
-      UnusableFile: the file is missing, empty, cut short or not an image.
+      UnusableFile: the file is missing, empty, cut short, broken or not an image.
     """
     try:
         with open(path, "rb") as file:
@@ -132,7 +142,7 @@ def _read_header(file: BinaryIO) -> ImageHeader:
     exif = image.info.get("exif")  # asked first: getexif() decodes the pixels of a PNG without
     width, height = image.size
     has_alpha = image.has_transparency_data
-    if not _ends_as_it_should(file, image.format):
+    if not _will_decode(file, image.format):
         file.seek(0)
         try:
             decode_image(file.read(), "")
@@ -149,12 +159,59 @@ def _read_header(file: BinaryIO) -> ImageHeader:
     )
 
 
-def _ends_as_it_should(file: BinaryIO, image_format: str | None) -> bool:
-    end = _END.get(image_format or "")
-    if end is None:
+def _will_decode(file: BinaryIO, image_format: str | None) -> bool:
+    """Whether that is certain without decoding the pixels."""
+    if image_format == "PNG":
+        file.seek(_PNG_CHUNKS)
+        return _png_is_whole(memoryview(file.read()))
+    if image_format == "JPEG":
+        file.seek(-len(_JPEG_END), os.SEEK_END)
+        return file.read() == _JPEG_END and _jpeg_header_decodes(file)
+    return False
+
+
+def _png_is_whole(chunks: memoryview) -> bool:
+    """Whether every chunk, up to the last, has its checksum, and one of them has pixels."""
+    has_pixels = False
+    while len(chunks) >= 12:  # length 4, kind 4, content, checksum 4
+        end = 8 + int.from_bytes(chunks[:4])
+        kind = chunks[4:8]
+        if zlib.crc32(chunks[4:end]) != int.from_bytes(chunks[end : end + 4]):
+            return False
+        has_pixels |= kind == b"IDAT"
+        if kind == b"IEND":
+            return has_pixels
+        chunks = chunks[end + 4 :]
+    return False
+
+
+def _jpeg_header_decodes(file: BinaryIO) -> bool:
+    """Whether the header of a baseline JPEG is whole: a small picture decodes with its tables.
+
+    Of the pixels nothing needs to be known: whatever they are, libjpeg makes an image of them.
+    """
+    file.seek(len(_JPEG_SCAN))  # behind the marker that all begin with
+    header = b"\xff\xd8"
+    marker = b""
+    while marker != _JPEG_SCAN:
+        head = file.read(4)
+        marker, length = head[:2], int.from_bytes(head[2:])
+        if marker[:1] != b"\xff" or length < 2:
+            return False
+        segment = head + file.read(length - 2)
+        if marker in _JPEG_BASELINE:  # marker 2, length 2, precision 1, height 2, width 2, ...
+            sides = int.from_bytes(segment[5:7]), int.from_bytes(segment[7:9])
+            if not all(1 <= side <= _JPEG_LONGEST_SIDE for side in sides):
+                return False
+            segment = segment[:5] + bytes([0, 32, 0, 32]) + segment[9:]
+        # The small picture has no restarts; all of this segment that can be wrong is its length.
+        if marker not in _JPEG_NOTES and not (marker == _JPEG_RESTARTS and length == 4):
+            header += segment
+    try:
+        decode_image(header + bytes(4096), "")  # zeros are codes of every Huffman table
+    except UserError:  # no frame, as for a progressive one, or a table is missing or wrong
         return False
-    file.seek(-len(end), os.SEEK_END)
-    return file.read() == end
+    return True
 
 
 def _orientation(exif: bytes) -> int:

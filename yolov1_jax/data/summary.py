@@ -24,6 +24,7 @@ class SplitSummary:
     num_without_objects: int
     num_objects: int
     num_difficult: int
+    num_trained: int  # objects that are trained on unless they are too small or lost
     num_too_small: int  # for training, see `summarise`
     objects_per_class: dict[str, int]  # in the order of the labels
     most_objects: int  # in one image
@@ -45,35 +46,45 @@ def summarise(
     grid_size: int,
     *,
     min_relative_area: float = 0.0,
+    train_difficult: bool = True,
     max_images: int | None = None,
 ) -> SplitSummary:
     """Counts a split by its annotations; no image is read.
 
     A cell of the S x S grid holds one object (Redmon et al. 2016, section 2): of several whose
     centres fall into it, the last is kept and the others are lost to training. They are counted on
-    the boxes as annotated, difficult ones included, before augmentation.
+    the boxes as annotated, before augmentation, and like the small ones among those objects only
+    that training would use otherwise.
 
     Args:
       source: any source.
       grid_size: S.
       min_relative_area: of a box, as a fraction of the image; training leaves out boxes that are
         not larger. The resize alone decides here: augmentation can make a box smaller still.
+      train_difficult: whether training uses difficult objects. Without, they are neither too small
+        nor lost.
       max_images: count the first so many only; None counts all. For endless synthetic scenes.
     """
     num_counted = len(source) if max_images is None else min(len(source), max_images)
     per_class = np.zeros(len(source.class_names), np.int64)
-    without_objects = difficult = too_small = most = lost = 0
+    without_objects = difficult = trained = too_small = most = lost = 0
     for index in range(num_counted):
         record = source.annotation(index)
         count = len(record["labels"])
         per_class += np.bincount(record["labels"], minlength=len(per_class))
         without_objects += count == 0
         difficult += int(record["difficult"].sum())
-        size = record["boxes_xyxy"][:, 2:] - record["boxes_xyxy"][:, :2]
-        if min_relative_area > 0:
-            too_small += int((size.prod(axis=1) <= min_relative_area).sum())
         most = max(most, count)
-        lost += count - _num_cells(record["boxes_xyxy"], grid_size)
+        boxes_xyxy = record["boxes_xyxy"]
+        if not train_difficult:
+            boxes_xyxy = boxes_xyxy[~record["difficult"]]
+        trained += len(boxes_xyxy)
+        if min_relative_area > 0:
+            size = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+            large = size.prod(axis=1) > min_relative_area
+            too_small += int((~large).sum())
+            boxes_xyxy = boxes_xyxy[large]
+        lost += len(boxes_xyxy) - _num_cells(boxes_xyxy, grid_size)
     return SplitSummary(
         num_images=len(source),
         num_counted=num_counted,
@@ -81,6 +92,7 @@ def summarise(
         num_objects=int(per_class.sum()),
         num_difficult=difficult,
         objects_per_class=dict(zip(source.class_names, per_class.tolist(), strict=True)),
+        num_trained=trained,
         num_too_small=too_small,
         most_objects=most,
         grid_size=grid_size,
@@ -92,7 +104,8 @@ def summarise(
 def _num_cells(boxes_xyxy: np.ndarray, grid_size: int) -> int:
     """In how many cells of the grid the boxes [N, 4] have their centres."""
     centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2  # [N, 2]
-    cells = np.minimum((centres * grid_size).astype(np.int64), grid_size - 1)  # [N, 2]
+    rounding = 2 * grid_size * np.finfo(centres.dtype).eps  # as in `encode_targets`
+    cells = np.minimum((centres * grid_size + rounding).astype(np.int64), grid_size - 1)  # [N, 2]
     return len(np.unique(cells, axis=0))
 
 
@@ -133,7 +146,7 @@ def _counts(summaries: Mapping[str, SplitSummary]) -> Table:
         row("  too small to be trained on", *(f"{s.num_too_small:,}" for s in splits))
     row("  most in one image", *(f"{s.most_objects:,}" for s in splits))
     row(f"  lost to cell collisions, {grids}", *(f"{s.lost_to_collisions:,}" for s in splits))
-    row("    as a share", *(f"{s.lost_to_collisions / max(s.num_objects, 1):.1%}" for s in splits))
+    row("    as a share", *(f"{s.lost_to_collisions / max(s.num_trained, 1):.1%}" for s in splits))
     row("skipped objects", *(f"{s.num_skipped_objects:,}" for s in splits))
     return table
 
