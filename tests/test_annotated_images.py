@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from annotated_sets import images_of, truth
 
@@ -104,3 +105,19 @@ def test_a_fingerprint_knows_no_order():
 )
 def test_a_fingerprint_sees(other):
     assert other.fingerprint() != IMAGES.fingerprint()
+
+
+def with_areas(*areas):
+    return dataclasses.replace(IMAGES, areas=[np.array(one, float) for one in areas])
+
+
+def test_a_fingerprint_sees_areas_that_are_not_those_of_the_boxes():
+    """They decide what is small, medium and large to COCO."""
+    boxes = with_areas([30 * 39, 9], [9])
+    assert boxes.fingerprint() == IMAGES.fingerprint()
+    # As other programs write them, from boxes rounded to 1/100 pixel.
+    assert with_areas([30 * 39 + 0.6, 9.05], [8.95]).fingerprint() == IMAGES.fingerprint()
+    masks = with_areas([700, 9], [9])
+    others = [boxes, with_areas([700.5, 9], [9]), with_areas([30 * 39, 9], [7])]
+    assert all(other.fingerprint() != masks.fingerprint() for other in others)
+    assert masks.fingerprint() == with_areas([700, 9], [9]).fingerprint()

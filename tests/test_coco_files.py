@@ -142,6 +142,22 @@ def test_counting_images_is_said(tmp_path):
         ([{**ROW, "category_id": 0}], r"expected a class .*, found 'category_id 0'"),
         ([{**ROW, "category_id": "dogs"}], r"expected a class .*, found 'dogs' \(nearest: 'dog'\)"),
         ([{**ROW, "image_id": 6}], "expected an image of the annotations such as 5, found 6"),
+        ([{**ROW, "bbox": "1234"}], 'detection 1: expected image_id, .* "bbox": "1234"'),
+        ([{**ROW, "bbox": [0, 1, 30, True]}], "detection 1: expected image_id, category_id, bbox"),
+        ([{**ROW, "bbox": [0, 1, 30, "9"]}], "detection 1: expected image_id, category_id, bbox"),
+        ([{**ROW, "bbox": {"x": 0, "y": 1, "w": 2, "h": 3}}], "detection 1: expected image_id"),
+        ([{**ROW, "score": True}], "detection 1: expected image_id, category_id, bbox"),
+        ([{**ROW, "score": "0.5"}], "detection 1: expected image_id, category_id, bbox"),
+        ([{**ROW, "score": 10**400}], "detection 1: expected image_id, category_id, bbox"),
+        ([{**ROW, "category_id": True}], "detection 1: expected image_id, category_id, bbox"),
+        ([{**ROW, "image_id": 5.5}], "detection 1: expected image_id, category_id, bbox"),
+        (
+            {
+                "images": [{"id": 1, "file_name": "000005"}, {"id": 2, "file_name": "000005"}],
+                "annotations": [],
+            },
+            "expected every file_name of 'images' once in .*, found one twice",
+        ),
         ({"images": [{"name": "x"}], "annotations": []}, "expected an id and a file_name for each"),
         (
             {"categories": 3, "annotations": []},
@@ -159,9 +175,12 @@ def test_refuses_what_is_no_json(tmp_path):
     path.write_text("[{")
     with pytest.raises(ResultsFileError, match=r"expected JSON in .*file\.json, found: Expecting"):
         read_coco_results(path, IMAGES)
-    path.write_bytes(b"\x89PNG")
-    with pytest.raises(ResultsFileError, match=r"expected JSON in .*file\.json, found: "):
-        read_coco_annotations(path)
+    for content in (b"\x89PNG", b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(ResultsFileError, match=r"expected JSON in .*file\.json, found: "):
+            read_coco_annotations(path)
+        with pytest.raises(ResultsFileError, match=r"expected JSON in .*file\.json, found: "):
+            read_coco_results(path, IMAGES)
 
 
 # -------------------------------------------------------------------------------- annotations
@@ -239,12 +258,31 @@ def changed(key, *path):
         ({"images": []}, r"expected images, categories and annotations in .*, found \['images'\]"),
         ({**coco_annotations(IMAGES), "images": []}, "expected a list of images in .* empty one"),
         ({**coco_annotations(IMAGES), "annotations": {}}, "expected a list of annotations in"),
-        (changed("images", 1, "file_name", "VOC2007/000005"), "every file_name once in"),
-        (changed("categories", 1, "name", "cat"), "every category name once in"),
+        (
+            changed("images", 1, "file_name", "VOC2007/000005"),
+            "every file_name of 'images' once in",
+        ),
+        (changed("categories", 1, "name", "cat"), "every name of 'categories' once in"),
         (changed("annotations", 1, "image_id", 6), "annotation 2: expected the image_id and the"),
         (changed("annotations", 0, "category_id", 3), "annotation 1: expected the image_id and"),
         (changed("annotations", 0, "bbox", [1, 2, 3]), "annotation 1: expected the image_id and"),
         (changed("annotations", 0, "bbox", 0, float("inf")), "annotation 1: expected the image"),
+        (changed("annotations", 0, "bbox", "1234"), 'annotation 1: .* "bbox": "1234"'),
+        (changed("annotations", 0, "bbox", 0, True), "annotation 1: expected the image_id and"),
+        (changed("annotations", 0, "area", "9"), "annotation 1: expected the image_id and"),
+        (changed("annotations", 0, "area", 10**400), "annotation 1: expected the image_id and"),
+        (changed("annotations", 0, "category_id", True), "annotation 1: expected the image_id"),
+        *(
+            (changed("annotations", 2, "iscrowd", value), "annotation 3: .* iscrowd 0 or 1")
+            for value in ("0", "false", float("nan"), None, 2, [])
+        ),
+        (changed("images", 0, "id", True), "expected an id and a file_name for each of 'images'"),
+        (changed("categories", 0, "id", 1.5), "expected an id and a name for each of 'categories'"),
+        *(
+            (changed("images", 1, "height", value), "pixels for the height of image 7 in .*, found")
+            for value in (0, -3, True, None, "100", 1e30, 10**30, 100.0)
+        ),
+        (changed("images", 0, "width", 0), "pixels for the width of image 5 in .*, found 0; corr"),
     ],
 )
 def test_refuses_annotations(tmp_path, content, message):
@@ -255,3 +293,30 @@ def test_refuses_annotations(tmp_path, content, message):
 def test_areas_of_masks_are_kept():
     images = dataclasses.replace(IMAGES, areas=[np.array([3.0, 4.0]), np.array([5.0])])
     assert [one["area"] for one in coco_annotations(images)["annotations"]] == [3, 4, 5]
+
+
+def test_what_is_difficult_and_how_large_images_are(tmp_path):
+    for value in (True, False, 1, 0):
+        images = read_coco_annotations(write(tmp_path, changed("annotations", 2, "iscrowd", value)))
+        assert images.ground_truth[1].difficult.tolist() == [bool(value)]
+    content = coco_annotations(IMAGES)
+    del content["images"][0]["height"], content["annotations"][0]["iscrowd"]
+    images = read_coco_annotations(write(tmp_path, content))
+    assert images.sizes.tolist() == [[0, 100], [100, 100]]
+    assert images.ground_truth[0].difficult.tolist() == [False, False]
+
+
+def test_boxes_that_nothing_can_find_are_counted_and_noted(tmp_path):
+    """COCO's evaluation counts them, and its own training set has some."""
+    path = write(tmp_path, changed("annotations", 1, "bbox", [5, 5, 0, 9]))
+    images = read_coco_annotations(path)
+    assert [len(one.labels) for one in images.ground_truth] == [2, 1]
+    assert images.notes == (
+        "1 objects have no width or no height, so that nothing can find them: annotation 2",
+    )
+    content = json.loads(path.read_text())
+    content["annotations"][2]["bbox"][3] = -1
+    (note,) = read_coco_annotations(write(tmp_path, content)).notes
+    assert note.startswith("2 objects have no width")
+    assert note.endswith("annotation 2, ...")
+    assert read_coco_annotations(write(tmp_path, coco_annotations(IMAGES))).notes == ()

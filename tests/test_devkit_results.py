@@ -123,6 +123,9 @@ def test_files_of_two_sets_need_a_choice(tmp_path, other):
         ),
         ({"comp4_det_test_cat": "000005 0.5 1 2 30\n"}, "line 1: expected '<image> <confidence>"),
         ({"comp4_det_test_cat": LINE + "000005 0.5 1 2 30 x"}, "line 2: expected '<image> <conf"),
+        ({"comp4_det_test_cat": "000005 0_9 1 2 30 40\n"}, "line 1: expected '<image> <conf"),
+        ({"comp4_det_test_cat": "000005 0.9 1 2 3_0 40\n"}, "line 1: expected '<image> <conf"),
+        ({"comp4_det_test_cat": "000005\n"}, "line 1: expected '<image> <confidence>"),
         ({"comp4_det_test_cat": "000005 nan 1 2 30 40\n"}, "line 1: expected finite .* score nan"),
         ({"comp4_det_test_cat": "000005 0.5 1 2 inf 40\n"}, "line 1: expected finite numbers"),
         (
@@ -140,3 +143,24 @@ def test_refuses(tmp_path, files, message):
 def test_an_empty_file_of_an_unknown_class_does_no_harm(tmp_path):
     folder = write(tmp_path, comp4_det_test_cat=LINE, comp4_det_test_cow="")
     assert read_devkit_results(folder, IMAGES).detections[0].labels.tolist() == [0]
+
+
+def test_underscores_in_names_are_no_numbers(tmp_path):
+    images = images_of("VOC2012/2008_000008")
+    folder = write(tmp_path, comp4_det_test_cat="2008_000008 0.5 1 2 30 40\n")
+    assert read_devkit_results(folder, images).detections[0].labels.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("put", "found"),
+    [
+        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.symlink_to("nowhere"), "No such file or directory"),
+    ],
+    ids=["folder", "broken link"],
+)
+def test_refuses_what_only_has_the_name_of_a_file(tmp_path, put, found):
+    put(write(tmp_path, comp4_det_test_cat=LINE) / "comp4_det_test_dog.txt")
+    message = rf"expected the detections of dog in .*_dog\.txt, found: {found}; correct"
+    with pytest.raises(ResultsFileError, match=message):
+        read_devkit_results(tmp_path, IMAGES)

@@ -2,17 +2,16 @@
 
 import io
 import json
+import shutil
 
-import numpy as np
 import pytest
-from oracle import ListSource
 from rich.console import Console
 from tiny_run import save_run, tiny_config
+from voc_tree import VocTree, annotation_xml, object_xml
 
 from yolov1_jax import evaluate
+from yolov1_jax.data.synthetic import SyntheticSource
 from yolov1_jax.errors import UserError
-from yolov1_jax.evaluation.detections import Detections, GroundTruth
-from yolov1_jax.evaluation.mean_ap import evaluate_detections
 
 
 @pytest.fixture(scope="module")
@@ -92,16 +91,33 @@ def test_another_protocol_leaves_the_runs_own_pictures_alone(run, tmp_path):
     assert (written["protocol"], written["mAP"]) == ("coco", written["protocols"]["coco"]["mAP"])
 
 
-def test_objects_that_the_run_does_not_know_are_counted(run):
-    source = ListSource()
-    source.report.skip_object("class is not in class_names", "a/1: zebra")
-    source.report.skip_object("class is not in class_names", "a/2: zebra")
-    nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
-    truth = GroundTruth(np.array([[1.0, 1, 9, 9]]), np.array([0]), np.array([False]))
-    evaluation = evaluate_detections([nothing], [truth], ["cat"])
-    assert evaluate._class_differences(source, evaluation) == [
-        "2 objects left out, class is not in class_names: a/1: zebra, ..."
+def test_what_other_data_left_out_or_corrected_is_said(tmp_path):
+    tree = VocTree(tmp_path / "data")
+    known, unknown = SyntheticSource.class_names[0], object_xml("zebra")
+    clipped = object_xml(known, (10, 10, 130, 30))
+    tree.add("000001", xml=annotation_xml(object_xml(known), unknown))
+    tree.add("000002", xml=annotation_xml(clipped, unknown))
+    tree.add("000003", xml="<annotation>")
+    tree.list("val", ["000001", "000002", "000003"])
+    config = tiny_config(data__source="folder", data__root=str(tree.root))
+    run = save_run(tmp_path / "run", {10: None}, config)
+    _, said = evaluate_aloud(run, splits=["own:val"], unknown_classes="skip")
+    notes = [
+        "1 images left out, annotation is not well-formed XML: own/000003",
+        "2 objects left out, class is not in class_names: own/000001 object 2 (zebra), ...",
+        f"1 corrected in the data, box clipped to the image: own/000002 object 1 ({known})",
     ]
+    assert said.splitlines()[2:5] == notes
+    assert json.loads((run / "eval" / "10-own_val.json").read_text())["notes"] == notes
+
+
+def test_detections_that_cannot_be_written(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    folder = copy / "eval" / "20-eval_2"
+    folder.parent.mkdir(exist_ok=True)
+    folder.write_text("in the way")
+    with pytest.raises(UserError, match=r"write detections in .*/20-eval_2, found: File exists"):
+        evaluate.evaluate_run(copy, step=20, splits=["eval:2"])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from end_to_end import ROOT
 from rich.console import Console
 from tiny_run import tiny_config
-from voc_tree import VocTree, annotation_xml, object_xml
+from voc_tree import VocTree, annotation_xml, encode, object_xml, pixels
 
 from yolov1_jax import run_folder
 from yolov1_jax.data.synthetic import SyntheticSource
@@ -160,6 +161,64 @@ def test_mistakes_are_the_users(root, options, message):
         options = {**options, "root": str(root)}
     with pytest.raises(UserError, match=message):
         evaluate_file(root / "results", DetectionsOf(**options))
+
+
+def test_what_the_data_left_out_or_corrected_is_said(tmp_path):
+    tree = VocTree(tmp_path)
+    size = {"image": encode(pixels(40, 100)), "dataset": "own"}
+    clipped = object_xml("cat", (11, 11, 130, 30))
+    tree.add("000001", xml=annotation_xml(clipped, size=(40, 100)), **size)
+    tree.add("000002", xml=annotation_xml(CAT, object_xml("cat", (9, 9, 9, 20))))
+    tree.add("000003", xml="<annotation>")
+    tree.list("val", ["000001", "000002", "000003"])
+    tree.write("results/comp4_det_val_cat.txt", "000001 0.9 11 11 130 30\n000002 0.8 1 1 10 10\n")
+    output = tmp_path / "result.json"
+    of = DetectionsOf(**FOLDER, root=str(tmp_path))
+    _, said = evaluate_aloud(tmp_path / "results", of, output=output)
+    notes = [
+        "1 images left out, annotation is not well-formed XML: own/000003",
+        "1 objects left out, box is empty or inverted: own/000002 object 2 (cat)",
+        "1 corrected in the data, box clipped to the image: own/000001 object 1 (cat)",
+    ]
+    assert said.splitlines()[2:5] == notes
+    assert json.loads(output.read_text())["notes"] == notes
+
+
+def test_notes_of_annotations_come_before_those_of_detections(coco):
+    content = json.loads((coco / "instances.json").read_text())
+    content["annotations"][0]["bbox"][2] = 0
+    (coco / "instances.json").write_text(json.dumps(content))
+    (coco / "found.json").write_text("[]")
+    of = DetectionsOf(annotations=str(coco / "instances.json"))
+    _, said = evaluate_aloud(coco / "found.json", of)
+    assert said.splitlines()[2:4] == [
+        "1 objects have no width or no height, so that nothing can find them: annotation 1",
+        "4 of 4 images have no detections",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "output", "message"),
+    [
+        ("results", "", "expected the path of a file to write, found '.'"),
+        (
+            "results",
+            "results/comp4_det_val_dog.txt/result.json",
+            "expected to write .*/result.json, found: ",
+        ),
+        ("a" * 300, None, "expected detections in .*aaa, found nothing there"),
+        ("nested.json", None, "expected JSON in .*nested.json, found: maximum recursion depth"),
+        ("malformed.json", None, r"malformed.json, detection 1: expected image_id, category_id"),
+    ],
+    ids=["empty output", "output in a file", "long path", "nested", "malformed"],
+)
+def test_files_that_cannot_be_read_or_written(root, path, output, message):
+    (root / "nested.json").write_text("[" * 100_000)
+    (root / "malformed.json").write_text('[{"image_id": 1, "category_id": 1, "bbox": "1234"}]')
+    of = DetectionsOf(**FOLDER, root=str(root))
+    place = pathlib.Path(output and root / output) if output is not None else None
+    with pytest.raises(UserError, match=message):
+        evaluate_file(root / path, of, output=place)
 
 
 # -------------------------------------------------------------------------------- the program

@@ -44,6 +44,9 @@ def test_refuses_what_holds_no_detections(tmp_path):
         read_results(tmp_path / "nothing.json", IMAGES)
     with pytest.raises(ResultsFileError, match=r"expected detections in .*, found nothing there"):
         read_results(tmp_path / "nowhere" / "comp4_det_test", IMAGES)
+    for too_long in (tmp_path / ("a" * 300), tmp_path / ("a" * 300) / "comp4_det_test"):
+        with pytest.raises(ResultsFileError, match=r"expected detections in .*, found nothing"):
+            read_results(too_long, IMAGES)
     with pytest.raises(ResultsFileError, match=r"expected files comp4_det_.*, found none"):
         read_results(tmp_path, IMAGES)
     path = tmp_path / "comp4_det_test_cat.txt"

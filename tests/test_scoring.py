@@ -58,9 +58,37 @@ def test_annotated_pixels_come_back_exactly():
 
 
 def test_fractions_of_a_pixel_are_left_alone():
-    boxes = [[1.25, 2.5, 7.002, 8.75]]
+    boxes = [[1.25, 2.5, 7.0005, 8.99999999]]
     (true,) = ground_truth_of(ListSource((11, 13, boxes, [0], [False])))
     np.testing.assert_allclose(true.boxes_xyxy, boxes, rtol=1e-12)
+
+
+def test_float32_blurs_more():
+    """A source of records that are less precise than the contract asks for."""
+    boxes = np.array([[48, 240.001, 195, 333], [8.5, 12, 352, 231]])
+    source = ListSource((375, 500, boxes, [0, 1], [False] * 2))
+    annotation = source.annotation
+    source.annotation = lambda index: {
+        **annotation(index),
+        "boxes_xyxy": annotation(index)["boxes_xyxy"].astype(np.float32),
+    }
+    (true,) = ground_truth_of(source)
+    np.testing.assert_array_equal(true.boxes_xyxy[boxes % 1 == 0], boxes[boxes % 1 == 0])
+    np.testing.assert_allclose(true.boxes_xyxy, boxes, rtol=0, atol=1e-4)
+
+
+def test_what_the_source_left_out_or_corrected_is_noted():
+    source = ListSource((11, 13, [[1, 2, 3, 4]], [0], [False]))
+    source.report.skip("annotation is not well-formed XML", "a/3")
+    source.report.skip_object("class is not in class_names", "a/1: zebra")
+    source.report.skip_object("class is not in class_names", "a/2: zebra")
+    source.report.correct("box clipped to the image", "a/1 object 1 (cat)")
+    images = scoring.annotated_images(source)
+    assert images.notes == (
+        "1 images left out, annotation is not well-formed XML: a/3",
+        "2 objects left out, class is not in class_names: a/1: zebra, ...",
+        "1 corrected in the data, box clipped to the image: a/1 object 1 (cat)",
+    )
 
 
 def test_an_image_without_objects_has_an_empty_truth():
@@ -220,6 +248,7 @@ def test_summary_counts():
             "num_difficult": 1,
             "fingerprint": images_named(*truths).fingerprint(),
         },
+        "notes": [],
     }
 
 

@@ -36,11 +36,10 @@ from yolov1_jax.data.images import decode_image
 from yolov1_jax.data.records import Source
 from yolov1_jax.detector import restore_variables
 from yolov1_jax.errors import UserError
-from yolov1_jax.evaluation.mean_ap import Evaluation
 from yolov1_jax.evaluation.results_files import FORMATS, write_results
-from yolov1_jax.file_evaluation import DetectionsOf, evaluate_file
+from yolov1_jax.file_evaluation import DetectionsOf, evaluate_file, print_result
 from yolov1_jax.inference import predict_with
-from yolov1_jax.report import ap_table, protocol_table, write_report
+from yolov1_jax.report import write_report
 from yolov1_jax.scoring import (
     PROTOCOLS,
     Result,
@@ -143,10 +142,7 @@ def evaluate_run(
         select_options=experiment.select_options(config),
         others=PROTOCOLS,
     )
-    for note in _class_differences(source, result.evaluation):
-        _say(console, note)
-    console.print(ap_table(result.evaluation, step=step))
-    console.print(protocol_table(result.evaluations))
+    print_result(console, result, result.images.notes, step)
 
     name = str(step)
     if other_data:
@@ -158,15 +154,21 @@ def evaluate_run(
     numbers = evaluation_summary(result, source=config.data.source, splits=splits, step=step)
     for file in (path, *([output] if output else [])):
         run_folder.write_json(file, numbers)
-    written = write_results(
-        path.with_suffix(""),
-        result.detections,
-        result.images,
-        results_format=results_format,
-        set_name=_set_name(config.data.source, splits),
-        # The devkit's comp3 is for detectors that have seen nothing but VOC's own data.
-        competition="comp3" if config.model.pretrained is None else "comp4",
-    )
+    try:
+        written = write_results(
+            path.with_suffix(""),
+            result.detections,
+            result.images,
+            results_format=results_format,
+            set_name=_set_name(config.data.source, splits),
+            # The devkit's comp3 is for detectors that have seen nothing but VOC's own data.
+            competition="comp3" if config.model.pretrained is None else "comp4",
+        )
+    except OSError as error:
+        raise UserError(
+            f"expected to write detections in {path.with_suffix('')}, found: {error.strerror}; "
+            "make room for them there"
+        ) from error
     # The run's own pictures are of its own data and protocol.
     folder = workdir if name == str(step) else path.with_suffix("")
     report(workdir, result, step, source, config.model.class_names, folder=folder)
@@ -181,17 +183,6 @@ def _set_name(source: str, splits: Sequence[str]) -> str:
     if source != "synthetic":  # whose "eval:100" has a number of scenes behind the colon
         splits = [split.split(":")[-1] for split in splits]
     return re.sub(r"[^\w+-]+", "_", "+".join(splits))
-
-
-def _class_differences(source: Source, evaluation: Evaluation) -> list[str]:
-    """A line each about classes that only the data or only the run knows."""
-    notes = []
-    if evaluation.classes_without_objects:
-        absent = ", ".join(evaluation.classes_without_objects)
-        notes.append(f"no object to find, therefore not in the mAP: {absent}")
-    for reason, names in source.report.skipped_objects.items():
-        notes.append(f"{len(names):,} objects left out, {reason}: {names[0]}, ...")
-    return notes
 
 
 def _say(console: Console, line: str) -> None:
@@ -272,4 +263,4 @@ if __name__ == "__main__":
     _UNKNOWN_IMAGES = flags.DEFINE_enum(
         "unknown_images", "refuse", ("refuse", "skip"), "--detections of images without annotations"
     )
-    command_line.run(main)
+    command_line.run(main, takes_arguments=False)

@@ -146,20 +146,28 @@ def evaluate_file(
         unknown_classes=unknown_classes,
         unknown_images=unknown_images,
     )
-    lines = [
-        f"detections: {path}",
-        f"data: {', '.join(splits)}, {len(images.image_ids):,} images",
-        *notes,
-    ]
-    if result.evaluation.classes_without_objects:
-        absent = ", ".join(result.evaluation.classes_without_objects)
-        lines.append(f"no object to find, therefore not in the mAP: {absent}")
-    for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
-    console.print(ap_table(result.evaluation))
-    console.print(protocol_table(result.evaluations))
+    _say(console, f"detections: {path}")
+    _say(console, f"data: {', '.join(splits)}, {len(images.image_ids):,} images")
+    print_result(console, result, notes)
     if output is not None:
         numbers = evaluation_summary(result, source=source_name, splits=splits)
         run_folder.write_json(output, {**numbers, "detections": str(path), "notes": notes})
-        console.print(f"result in {output}", soft_wrap=True, highlight=False, markup=False)
+        _say(console, f"result in {output}")
     return result
+
+
+def print_result(
+    console: Console, result: Result, notes: Sequence[str], step: int | None = None
+) -> None:
+    """Prints what there is to know before the numbers, and the numbers."""
+    for note in notes:
+        _say(console, note)
+    if result.evaluation.classes_without_objects:
+        absent = ", ".join(result.evaluation.classes_without_objects)
+        _say(console, f"no object to find, therefore not in the mAP: {absent}")
+    console.print(ap_table(result.evaluation, step=step))
+    console.print(protocol_table(result.evaluations))
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, highlight=False, markup=False)

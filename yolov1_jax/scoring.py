@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from yolov1_jax.coco_ap import CocoEvaluation, evaluate_coco
-from yolov1_jax.data.records import Source
+from yolov1_jax.data.records import Source, SourceReport
 from yolov1_jax.detector import detections_from_predictions
 from yolov1_jax.errors import UserError
 from yolov1_jax.evaluation.annotated_images import AnnotatedImages, number_images
@@ -49,15 +49,19 @@ class Result(NamedTuple):
 
 
 def annotated_images(source: Source) -> AnnotatedImages:
-    """The images of a source and their annotations, boxes in pixels of the original images."""
+    """The images of a source, boxes in pixels of the original ones, and what it has to note."""
     records = [source.annotation(index) for index in range(len(source))]
     truths = []
     for record in records:
-        width, height = record["width"], record["height"]
-        boxes = np.asarray(record["boxes_xyxy"], np.float64) * [width, height, width, height]
-        # Annotations are mostly whole pixels: give back the very numbers that division has blurred.
+        size = np.array([[record["width"], record["height"]] * 2], np.float64)  # [1, 4]
+        relative = record["boxes_xyxy"]
+        boxes = relative * size
+        # Annotations are mostly whole pixels: give back the very numbers that division has blurred,
+        # by a last digit or two of the record's own precision.
         whole = np.round(boxes)
-        boxes = np.where(np.abs(boxes - whole) < 1e-3, whole, boxes)
+        boxes = np.where(
+            np.abs(boxes - whole) <= 4 * np.finfo(relative.dtype).eps * size, whole, boxes
+        )
         truths.append(GroundTruth(boxes, record["labels"], record["difficult"]))
     image_ids = tuple(record["image_id"] for record in records)
     sizes = [(record["height"], record["width"]) for record in records]
@@ -68,6 +72,21 @@ def annotated_images(source: Source) -> AnnotatedImages:
         ground_truth=truths,
         image_numbers=number_images(image_ids),
         category_ids=tuple(range(1, len(source.class_names) + 1)),
+        notes=_notes(source.report),
+    )
+
+
+def _notes(report: SourceReport) -> tuple[str, ...]:
+    """A line for each reason why the ground truth is not what the files have."""
+    groups = (
+        ("images left out", report.skipped),
+        ("objects left out", report.skipped_objects),
+        ("corrected in the data", report.corrected),
+    )
+    return tuple(
+        f"{len(names):,} {what}, {reason}: {names[0]}" + ", ..." * (len(names) > 1)
+        for what, reasons in groups
+        for reason, names in reasons.items()
     )
 
 
@@ -159,6 +178,7 @@ def evaluation_summary(
             "num_difficult": num_difficult,
             "fingerprint": result.images.fingerprint(),
         },
+        "notes": list(result.images.notes),
     }
 
 
@@ -202,7 +222,7 @@ def score_results_file(
 
     Returns:
       Detections and ground truth by image, and the `evaluation_summary` with all protocols but
-      "seed", and the "notes" of the reading.
+      "seed", and the "notes" of the data and of the reading.
 
     Raises:
       UserError: the file cannot be scored.
@@ -229,7 +249,7 @@ def evaluate_results_file(
     unknown_classes: str = "refuse",
     unknown_images: str = "refuse",
 ) -> tuple[Result, list[str]]:
-    """As `score_results_file`; returns the result, and what there was to note on the way."""
+    """As `score_results_file`; returns the result, and the notes of the data and the reading."""
     protocols = [name for name in PROTOCOLS if name != "seed"]
     if protocol not in protocols:
         raise UserError(
@@ -243,7 +263,8 @@ def evaluate_results_file(
     except ResultsFileError as error:
         raise UserError(str(error)) from None
     evaluations = evaluate_by(set(protocols), results.detections, images, results.file_order)
-    return Result(protocol, evaluations, results.detections, images), results.notes
+    notes = [*images.notes, *results.notes]
+    return Result(protocol, evaluations, results.detections, images), notes
 
 
 def with_class_names(images: AnnotatedImages, class_names: Sequence[str]) -> AnnotatedImages:

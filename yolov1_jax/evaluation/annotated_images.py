@@ -38,21 +38,41 @@ class AnnotatedImages:
     # float [objects] of each image, square pixels, where they are not those of the boxes: COCO's
     # are areas of masks.
     areas: list[np.ndarray] | None = None
+    notes: tuple[str, ...] = ()  # one line each: what was left out, corrected, or is odd
 
     def fingerprint(self) -> str:
         """SHA-256 of what there is to find: equal for equal sets, whatever the order.
 
-        Of image ids, and of classes by name, difficult flags and boxes to 1/100 pixel.
+        Of image ids, and of classes by name, difficult flags and boxes to 1/100 pixel; and of areas
+        that are not the boxes' own.
         """
         images = []
-        for image_id, truth in zip(self.image_ids, self.ground_truth, strict=True):
+        for index, (image_id, truth) in enumerate(
+            zip(self.image_ids, self.ground_truth, strict=True)
+        ):
+            areas = [""] * len(truth.labels) if self.areas is None else self._own_areas(index)
             objects = sorted(
                 f"{self.class_names[label]}\t{int(difficult)}\t"
                 + "\t".join(f"{value + 0.0:.2f}" for value in box)
-                for box, label, difficult in zip(*truth, strict=True)
+                + area
+                for box, label, difficult, area in zip(*truth, areas, strict=True)
             )
             images.append("\n".join([image_id, *objects]))
         return hashlib.sha256("\n\n".join(sorted(images)).encode()).hexdigest()
+
+    def _own_areas(self, index: int) -> list[str]:
+        """Of an image's objects: "" for the area of the box, else a column more.
+
+        What rounding a box to 1/100 pixel makes of its area is no difference.
+        """
+        assert self.areas is not None
+        boxes = self.ground_truth[index].boxes_xyxy
+        sides = boxes[:, 2:] - boxes[:, :2] + 1  # [objects, 2]
+        is_box = np.abs(self.areas[index] - sides.prod(axis=1)) <= 0.01 * np.abs(sides).sum(axis=1)
+        return [
+            "" if same else f"\t{area:.2f}"
+            for area, same in zip(self.areas[index], is_box, strict=True)
+        ]
 
 
 def number_images(image_ids: Sequence[str]) -> tuple[int, ...]:

@@ -120,10 +120,9 @@ def read_coco_results(path: pathlib.Path, images: AnnotatedImages, **policies: s
     for number, row in enumerate(rows, start=1):
         where = f"{path}, detection {number}"
         try:
-            image, category = row["image_id"], row["category_id"]
-            hash((image, category))  # no list
-            x, y, width, height = map(float, row["bbox"])
-            score = float(row["score"])
+            image, category = _id(row["image_id"]), _id(row["category_id"])
+            x, y, width, height = _box(row["bbox"])
+            score = _number(row["score"])
             if image_names:
                 image = image_names.get(image, f"image_id {image}")
             class_name = class_names.get(category, category)
@@ -166,32 +165,36 @@ def read_coco_annotations(path: pathlib.Path) -> AnnotatedImages:
             )
     image_ids = _table(content, "images", "file_name", path)
     classes = _table(content, "categories", "name", path)
-    for what, names in (("file_name", image_ids), ("category name", classes)):
-        if len(set(names.values())) < len(names):
-            raise ResultsFileError(f"expected every {what} once in {path}, found one twice")
     positions = {number: position for position, number in enumerate(image_ids)}
     labels = {number: label for label, number in enumerate(classes)}
     objects: list[list[tuple[list[float], int, bool, float]]] = [[] for _ in image_ids]
+    empty = []  # the numbers of the annotations
     for number, row in enumerate(content["annotations"], start=1):
         try:
-            position, label = positions[row["image_id"]], labels[row["category_id"]]
-            box = [float(value) for value in row["bbox"]]
-            area = float(row.get("area", box[2] * box[3]))
-            if len(box) != 4 or not all(map(math.isfinite, [*box, area])):
+            position, label = positions[_id(row["image_id"])], labels[_id(row["category_id"])]
+            box = _box(row["bbox"])
+            area = _number(row.get("area", box[2] * box[3]))
+            crowd = row.get("iscrowd", 0)
+            if crowd not in (0, 1) or not all(map(math.isfinite, [*box, area])):
                 raise ValueError
-        except (KeyError, IndexError, TypeError, ValueError, OverflowError):
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
             raise ResultsFileError(
                 f"{path}, annotation {number}: expected the image_id and the category_id of an "
-                "image and a category of the file, and bbox [x, y, width, height], found "
-                f"{json.dumps(row)[:120]}"
+                "image and a category of the file, bbox [x, y, width, height], and iscrowd 0 or 1 "
+                f"if it has one, found {json.dumps(row)[:120]}"
             ) from None
-        objects[position].append((box, label, bool(row.get("iscrowd", 0)), area))
-    sizes = [[image.get(side, 0) for side in ("height", "width")] for image in content["images"]]
-    if not all(isinstance(side, int) for size in sizes for side in size):
-        raise ResultsFileError(f"expected whole numbers for height and width of images in {path}")
+        objects[position].append((box, label, bool(crowd), area))
+        if min(box[2:]) <= 0:
+            empty.append(number)
+    notes = []
+    if empty:  # COCO's own evaluation counts them, too
+        notes.append(
+            f"{len(empty):,} objects have no width or no height, so that nothing can find them: "
+            f"annotation {empty[0]}" + ", ..." * (len(empty) > 1)
+        )
     return AnnotatedImages(
         image_ids=tuple(image_ids.values()),
-        sizes=np.array(sizes, np.int64).reshape(-1, 2),
+        sizes=_sizes(content["images"], path),
         class_names=tuple(classes.values()),
         ground_truth=[
             GroundTruth(
@@ -204,19 +207,62 @@ def read_coco_annotations(path: pathlib.Path) -> AnnotatedImages:
         image_numbers=tuple(image_ids),
         category_ids=tuple(classes),
         areas=[np.array([one[3] for one in of_image], np.float64) for of_image in objects],
+        notes=tuple(notes),
     )
 
 
+def _id(value: Any) -> Any:
+    """A whole number or a text; true and false, which Python takes for 1 and 0, are neither."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise TypeError(value)
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(value)
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(value)
+    return float(value)
+
+
+def _box(value: Any) -> list[float]:
+    """x, y, width, height."""
+    if not isinstance(value, list) or len(value) != 4:
+        raise TypeError(value)
+    return list(map(_number, value))
+
+
+def _sizes(images: list[dict[str, Any]], path: pathlib.Path) -> np.ndarray:
+    """int [N, 2], height and width in pixels; 0 where the file does not say."""
+    sides = ("height", "width")
+    for image in images:
+        for side in sides:
+            value = image.get(side, 1)
+            if type(value) is not int or not 1 <= value < 2**31:  # bool is an int, too
+                raise ResultsFileError(
+                    f"expected a whole number of pixels for the {side} of image {image['id']!r} in "
+                    f"{path}, found {json.dumps(value)[:40]}; correct it, or leave it out"
+                )
+    return np.array([[image.get(side, 0) for side in sides] for image in images], np.int64)
+
+
 def _table(content: dict[str, Any], key: str, name: str, path: pathlib.Path) -> dict[Any, str]:
-    """{"id": name} of the images or categories; one without a name is called by its id."""
+    """{"id": name} of the images or categories; one without a name is called by its id.
+
+    Raises:
+      ResultsFileError: an id or a name is there twice, or is none.
+    """
     try:
-        table = {row["id"]: str(row.get(name, row["id"])) for row in content[key]}
-    except (KeyError, TypeError, AttributeError):
+        table = {_id(row["id"]): str(row.get(name, row["id"])) for row in content[key]}
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise ResultsFileError(
             f"expected an id and a {name} for each of {key!r} in {path}: correct the file"
         ) from None
     if len(table) < len(content[key]):
         raise ResultsFileError(f"expected every id of {key!r} once in {path}, found one twice")
+    if len(set(table.values())) < len(table):
+        raise ResultsFileError(f"expected every {name} of {key!r} once in {path}, found one twice")
     return table
 
 

@@ -9,6 +9,7 @@ written with all digits of the doubles, so that reading them back gives the same
 of the lines decides between equal confidences. A class without a file has no detections.
 """
 
+import contextlib
 import pathlib
 import re
 import urllib.parse
@@ -68,7 +69,13 @@ def read_devkit_results(path: pathlib.Path, images: AnnotatedImages, **policies:
     files = _files_by_class(path, images.class_names)
     missing = [name for name in images.class_names if name not in files]
     for class_name, file in files.items():
-        text = file.read_text(encoding="utf-8-sig", errors="replace")
+        try:
+            text = file.read_text(encoding="utf-8-sig", errors="replace")
+        except OSError as error:  # a folder of that name, a link to nothing
+            raise ResultsFileError(
+                f"expected the detections of {class_name} in {file}, found: {error.strerror}; "
+                "correct or remove it"
+            ) from None
         for number, line in enumerate(text.splitlines(), start=1):
             if not line.strip():
                 continue
@@ -83,12 +90,11 @@ def read_devkit_results(path: pathlib.Path, images: AnnotatedImages, **policies:
 def _parse_line(line: str, where: str) -> tuple[str, float, list[float]]:
     # From the right, because names of images may contain spaces.
     name, *fields = line.strip().rsplit(maxsplit=5)
-    try:
-        score, *box = map(float, fields)
-        if len(box) == 4:
+    # Python alone takes 1_0 for ten.
+    if len(fields) == 5 and not any("_" in field for field in fields):
+        with contextlib.suppress(ValueError):
+            score, *box = map(float, fields)
             return name, score, box
-    except ValueError:
-        pass
     raise ResultsFileError(
         f"{where}: expected '<image> <confidence> <xmin> <ymin> <xmax> <ymax>', found "
         f"{line.strip()[:80]!r}; correct the program that wrote it"

@@ -77,14 +77,16 @@ def read_results(
     """
     path = pathlib.Path(path)
     policies = {"unknown_classes": unknown_classes, "unknown_images": unknown_images}
-    if path.is_file():
+    if os.path.isfile(path):  # False, too, for a path that is too long to be one
         if path.suffix == ".txt" and "_det_" in path.name:
             raise ResultsFileError(
                 f"expected the folder of the devkit's files, found the file {path}: give "
                 f"{path.parent}, which holds those of the other classes too"
             )
         return read_coco_results(path, images, **policies)
-    if path.is_dir() or (path.parent.is_dir() and any(path.parent.glob(f"{path.name}_*.txt"))):
+    if os.path.isdir(path) or (
+        os.path.isdir(path.parent) and any(path.parent.glob(f"{path.name}_*.txt"))
+    ):
         return read_devkit_results(path, images, **policies)
     raise ResultsFileError(
         f"expected detections in {path}, found nothing there: give a COCO results JSON or a folder "
