@@ -99,6 +99,34 @@ def test_a_run_needs_a_length():
     configs.check(configs.replace(config, "train.num_steps", 10))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("optimizer.learning_rate", float("inf"), "must be finite, got inf"),
+        ("optimizer.warmup_epochs", float("inf"), "must be finite, got inf"),
+        ("data.augmentation.min_area", float("inf"), "must be finite, got inf"),
+        ("model.head_negative_slope", float("nan"), "must be finite, got nan"),
+        ("model.pixel_mean", (0.5, float("nan"), 0.5), r"must be finite, got (0.5, nan, 0.5)"),
+        ("model.pixel_mean", ("a", "b", "c"), "must be a tuple of numbers, got ('a', 'b', 'c')"),
+        ("data.train", (1, 2), "must be a tuple of strings, got (1, 2)"),
+        ("data.eval", (None,), "must be a tuple of strings, got (None,)"),
+        ("model.class_names", (1,), "must be a tuple of strings, got (1,)"),
+        ("optimizer.decay_epochs", ("a",), "must be a tuple of numbers, got ('a',)"),
+        ("optimizer.decay_epochs", (-1, 2), "must be positive and ascending, got (-1, 2)"),
+        ("optimizer.decay_epochs", (0,), "must be positive and ascending, got (0,)"),
+        ("optimizer.decay_epochs", (3, 2), "must be positive and ascending, got (3, 2)"),
+        ("optimizer.decay_epochs", (2, 2), "must be positive and ascending, got (2, 2)"),
+        ("seed", 10**23, "must be < 4294967296, got 1000"),
+    ],
+)
+def test_numbers_and_tuples_that_cannot_be_right(key, value, expected):
+    assert expected in refusal(key, value)
+
+
+def test_decay_epochs_that_ascend():
+    configs.check(with_value("optimizer.decay_epochs", (0.5, 75, 105.0)))
+
+
 @pytest.mark.parametrize("key", ["data.train", "data.eval"])
 @pytest.mark.parametrize("empty", [(), ("",), (" , ",)])
 def test_splits_must_be_named(key, empty):

@@ -108,7 +108,16 @@ def test_a_new_run_in_a_folder_whose_run_left_no_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "torn", [b'{"split": "train", "st', b"{", b"\0" * 40, b"\xff\xfe", b"3\n", b'{"a": 1}\n']
+    "torn",
+    [
+        b'{"split": "train", "st',
+        b"{",
+        b"\0" * 40,
+        b"\xff\xfe",
+        b"3\n",
+        b'{"a": 1}\n',
+        b'{"step": 20}\n',
+    ],
 )
 def test_a_torn_last_line_is_removed(tmp_path, torn):
     with writer(tmp_path) as metrics:

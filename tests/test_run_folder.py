@@ -1,12 +1,16 @@
 """The run folder: config.json, whole files, and runs that must not be mixed."""
 
+import errno
 import json
 import logging
+import pathlib
 import re
 
 import pytest
+from end_to_end import finish
+from tiny_run import save_run, tiny_config
 
-from configs import r34
+from configs import quickstart, r34
 from yolov1_jax import config as configs
 from yolov1_jax import run_folder
 from yolov1_jax.errors import UserError
@@ -43,6 +47,8 @@ def test_the_same_run_again_says_nothing(tmp_path, caplog):
         {"model__backbone": "resnet18"},
         {"model__class_names": ("dog", "cat")},
         {"image_size": 224},
+        {"loss__xy_unit": "cell"},
+        {"loss__class_loss": "softmax"},
         {"optimizer__name": "sgd"},
         {"optimizer__ema_decay": 0.9},
         {"optimizer__clip_norm": 1.0},
@@ -108,7 +114,7 @@ def test_only_the_main_process_writes(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '"config"', "\xff\x00"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '"config"', "\xff\x00", "[" * 100_000])
 def test_a_config_that_cannot_be_read(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(UserError, match="expected a run's config in"):
@@ -118,6 +124,8 @@ def test_a_config_that_cannot_be_read(tmp_path, content):
 def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(UserError, match=r"expected the config\.json of a run .* found none"):
         run_folder.read_config(tmp_path)
+    with pytest.raises(UserError, match=r"expected the config\.json of a run .* found none"):
+        run_folder.read_config(tmp_path / ("a" * 300))
 
 
 def test_write_json_replaces_or_leaves_alone(tmp_path):
@@ -130,8 +138,54 @@ def test_write_json_replaces_or_leaves_alone(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["1.json"]
 
 
+@pytest.mark.parametrize("place", ["", ".", "/", "folder", "file/1.json", "a" * 300, "/dev/null/1"])
+def test_write_json_where_nothing_can_be_written(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"^expected .* write.*, found"):
+        run_folder.write_json(pathlib.Path(place), {})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_write_json_on_a_full_disk(tmp_path, monkeypatch):
+    def fill(path, text):
+        path.write_bytes(text.encode()[:1])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_text", fill)
+    with pytest.raises(UserError, match=r"write .*1\.json, found: No space left on device; choose"):
+        run_folder.write_json(tmp_path / "1.json", {"mAP": 0.5})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_is_not_told_to_be_shorter_than_it_is(tmp_path):
     run_folder.check_length(tmp_path, [], 10)
     run_folder.check_length(tmp_path, [5, 10], 10)
     with pytest.raises(UserError, match=r"made 2,250 steps, this command asks for 750: choose"):
         run_folder.check_length(tmp_path, [2250, 2000], 750)
+
+
+def test_the_program_does_not_shorten_a_run(program, tmp_path):
+    save_run(tmp_path, {30: None}, tiny_config(train__num_steps=30))
+    before = (tmp_path / "config.json").read_text()
+    flags = {
+        key: value
+        for key, value in configs.flatten(tiny_config()).items()
+        if value != configs.flatten(quickstart.get_config()).get(key) and value is not None
+    }
+    ended = finish(
+        program.start_with(
+            [
+                f"--workdir={tmp_path}",
+                "--config.train.num_steps=20",
+                "--config.data.train=train:8",
+                *(f"--config.{key}={value}" for key, value in flags.items()),
+            ]
+        )
+    )
+    assert ended.code == 2, ended.err
+    assert ended.err.startswith(f"error: {tmp_path} holds a run that has made 30 steps, this comm")
+    assert ended.err.count("\n") == 1
+    assert (tmp_path / "config.json").read_text() == before
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["30"]

@@ -32,7 +32,6 @@ from rich.console import Console
 from rich.table import Table
 
 from yolov1_jax import command_line, experiment, run_folder
-from yolov1_jax import config as configs
 from yolov1_jax.data.pipeline import train_batches
 from yolov1_jax.data.records import Source
 from yolov1_jax.data.summary import summarise
@@ -41,7 +40,6 @@ from yolov1_jax.errors import RunError
 from yolov1_jax.grid import Predictions
 from yolov1_jax.sharding import (
     batch_sharding,
-    check_batch_size,
     data_mesh,
     replicated_sharding,
     shard_batch,
@@ -177,9 +175,7 @@ def benchmark(config: ConfigDict, seconds: float) -> dict[str, Any]:
     Returns:
       What --json writes: the conditions, "matmul", and a dict for each of "rows".
     """
-    configs.check(config)
-    check_batch_size(config.train.batch_size, "config.train.batch_size")
-    check_batch_size(config.eval.batch_size, "config.eval.batch_size")
+    experiment.check(config)
     source = experiment.open_train_source(config)
     loader, batch = measure_loader(config, source, seconds)
     matmul, size = matmul_flops(config.compute_dtype, seconds / 4)
@@ -289,4 +285,4 @@ if __name__ == "__main__":
     _CONFIG = command_line.define_config()
     _SECONDS = flags.DEFINE_float("seconds", 5.0, "time of each measurement", lower_bound=0.0)
     _JSON = flags.DEFINE_string("json", None, "file to write the numbers to")
-    command_line.run(main)
+    command_line.run(main, takes_arguments=False)

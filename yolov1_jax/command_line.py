@@ -1,17 +1,18 @@
 """How the programs meet the user: flags, one line for a mistake, exit codes.
 
-Exit codes: 0 done, 1 the run failed, 2 a mistake in what was asked for.
+Exit codes: 0 done, 1 the run failed, 2 a mistake in what was asked for, 130 Ctrl-C.
 """
 
 import logging
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from yolov1_jax.config import unknown_key_message
 from yolov1_jax.errors import RunError, UserError
@@ -22,6 +23,11 @@ flags.disclaim_key_flags()  # --config belongs to the program that asks for it, 
 
 # Config values that are lists of strings, which a shell user types with commas.
 _STRING_LISTS = ("config.data.train", "config.data.eval", "config.model.class_names")
+_NUMBER_LISTS = (
+    "config.optimizer.decay_epochs",
+    "config.model.pixel_mean",
+    "config.model.pixel_std",
+)
 
 
 def define_config() -> flags.FlagHolder:
@@ -33,19 +39,29 @@ def define_config() -> flags.FlagHolder:
     )
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags and calls `main` with the positional arguments; never returns normally."""
+def run(main: Callable[[list[str]], None], *, takes_arguments: bool = True) -> None:
+    """Parses the flags and calls `main` with the positional arguments; never returns normally.
+
+    Without `takes_arguments`, there may be none.
+    """
 
     def guarded(argv: list[str]) -> None:
         logging.getLogger().setLevel(logging.WARNING)  # absl's own level lets jax chat
         # Orbax, which logs through absl, warns of every option that was chosen on purpose.
         logging.getLogger("absl").setLevel(logging.ERROR)
         try:
+            if argv[1:] and not takes_arguments:
+                raise UserError(
+                    f"expected flags only, found {argv[1]!r}: write a list with commas, as in "
+                    "--splits=a,b, and spaces within quotes"
+                )
             main(argv[1:])
         except UserError as error:
             fail(str(error), 2)
         except RunError as error:
             fail(str(error), 1)
+        except KeyboardInterrupt:
+            fail("interrupted", 130)
 
     app.run(guarded, flags_parser=_parse_flags)
 
@@ -76,7 +92,7 @@ def _with_config(argv: list[str]) -> list[str]:
     ml_collections notices the same mistakes, but by various exceptions, some of them late.
 
     Raises:
-      UserError: there is no such file, or the config lacks a key.
+      UserError: there is no such file, it does not hold a config, or the config lacks a key.
     """
     argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
     given = [i for i, argument in enumerate(argv) if re.match(r"--?config(=|$)", argument)]
@@ -88,12 +104,34 @@ def _with_config(argv: list[str]) -> list[str]:
         raise UserError(
             f"expected a config file at {path!r}, found none: give one such as configs/r34.py"
         )
-    config = flags.FLAGS["config"].parser.parse(path)
+    config = _read_config(path)
     for argument in argv[1:]:
         match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
         if match and not _has_key(config, match[1]):
             raise UserError(unknown_key_message(config, match[1]))
     return argv
+
+
+def _read_config(path: str) -> ConfigDict:
+    """The config of a file, which may be any Python, and so fail in any way."""
+    file = pathlib.Path(path.split(":")[0])
+    try:
+        config = flags.FLAGS["config"].parser.parse(path)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if pathlib.Path(frame.filename) == file.resolve()]
+        if isinstance(error, SyntaxError) and not lines:
+            lines = [error.lineno]
+        where = f"{file}, line {lines[-1]}" if lines else str(file)
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        if isinstance(config, ConfigDict):
+            return config
+        where, reason = str(file), f"a get_config() that returns {type(config).__name__}"
+    raise UserError(
+        f"expected a get_config() that returns a ConfigDict in {where}, found {reason}; "
+        "compare it with configs/r34.py"
+    )
 
 
 def _has_key(config: Any, key: str) -> bool:
@@ -106,11 +144,18 @@ def _has_key(config: Any, key: str) -> bool:
 
 
 def _quote_lists(arguments: list[str]) -> list[str]:
-    """--config.data.train=a,b or --config.data.train a,b -> --config.data.train=('a','b',)."""
+    """--config.data.train=a,b or --config.data.train a,b -> --config.data.train=('a','b',).
+
+    Of a list given twice the last one stays, as of any other value: ml_collections would join them.
+    """
+    lists = (*_STRING_LISTS, *_NUMBER_LISTS)
     quoted: list[str] = []
     for argument in arguments:
-        if quoted and quoted[-1].startswith("-") and quoted[-1].lstrip("-") in _STRING_LISTS:
+        if quoted and quoted[-1].startswith("-") and quoted[-1].lstrip("-") in lists:
             argument = f"{quoted.pop()}={argument}"
+        name = argument.lstrip("-").partition("=")[0]
+        if argument.startswith("-") and name in lists:
+            quoted = [other for other in quoted if other.lstrip("-").partition("=")[0] != name]
         quoted.append(_quote_list(argument))
     return quoted
 

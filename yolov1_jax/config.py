@@ -76,12 +76,24 @@ LOWER_BOUNDS = {
 
 # Likewise for the highest.
 UPPER_BOUNDS = {
+    "seed": (2**32, False),  # numpy and grain take 32 bits
     "optimizer.beta1": (1, False),
     "optimizer.beta2": (1, False),
     "optimizer.momentum": (1, False),
     "optimizer.final_fraction": (1, True),
     "optimizer.ema_decay": (1, False),
     "eval.nms_iou_threshold": (1, True),
+}
+
+
+# What stands in a tuple.
+ELEMENTS: dict[str, type | tuple[type, ...]] = {
+    "data.train": str,
+    "data.eval": str,
+    "model.class_names": str,
+    "model.pixel_mean": (int, float),
+    "model.pixel_std": (int, float),
+    "optimizer.decay_epochs": (int, float),
 }
 
 
@@ -102,7 +114,7 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
 def check(config: ConfigDict) -> None:
     """Raises UserError at the first value that cannot be right."""
     flat = flatten(config)
-    for key in (*CHOICES, *LOWER_BOUNDS):
+    for key in (*CHOICES, *LOWER_BOUNDS, *ELEMENTS):
         if key not in flat:
             raise UserError(f"config.{key} is missing: start from the config of configs/r34.py")
     for key, choices in CHOICES.items():
@@ -120,11 +132,25 @@ def check(config: ConfigDict) -> None:
         if value is not None and not (value <= bound if inclusive else value < bound):
             sign = "<=" if inclusive else "<"
             raise UserError(f"config.{key} must be {sign} {bound}, got {value!r}")
+    for key, kind in ELEMENTS.items():
+        value = flat[key]
+        if value is not None and not all(isinstance(element, kind) for element in value):
+            of = "strings" if kind is str else "numbers"
+            raise UserError(f"config.{key} must be a tuple of {of}, got {value!r}")
+    for key, value in flat.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"config.{key} must be finite, got {value!r}")
     for name, low in (("pixel_mean", -math.inf), ("pixel_std", 0)):
         value = config.model[name]
         if len(value) != 3 or not min(value) > low:
             positive = "" if low < 0 else "positive "
             raise UserError(f"config.model.{name} must be three {positive}numbers, got {value!r}")
+    epochs = config.optimizer.decay_epochs
+    if list(epochs) != sorted({epoch for epoch in epochs if epoch > 0}):
+        raise UserError(
+            f"config.optimizer.decay_epochs must be positive and ascending, got {epochs!r}"
+        )
     if config.train.num_steps is None and config.train.num_epochs is None:
         raise UserError("config.train needs num_steps or num_epochs, got neither: set one")
     for split in ("train", "eval"):

@@ -7,12 +7,24 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from yolov1_jax.config import split_list
+from yolov1_jax import config as configs
 from yolov1_jax.data.records import Source
 from yolov1_jax.data.source import open_source
 from yolov1_jax.data.transforms import Augmentation
+from yolov1_jax.models.head import head_strides
+from yolov1_jax.models.resnet import STRIDE
 from yolov1_jax.models.yolov1 import YOLOv1
 from yolov1_jax.optimizer import build_optimizer, build_schedule
+from yolov1_jax.sharding import check_batch_size
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError at what is wrong without any data being read; starts the devices."""
+    configs.check(config)
+    check_batch_size(config.train.batch_size, "config.train.batch_size")
+    check_batch_size(config.eval.batch_size, "config.eval.batch_size")
+    augmentation(config)
+    head_strides(config.image_size, config.model.grid_size, STRIDE)
 
 
 def open_train_source(config: ConfigDict) -> Source:
@@ -28,7 +40,7 @@ def _open(config: ConfigDict, splits: tuple[str, ...]) -> Source:
     return open_source(
         config.data.source,
         root=config.data.root,
-        splits=split_list(splits),
+        splits=configs.split_list(splits),
         class_names=config.model.class_names,
         unknown_classes=config.data.unknown_classes,
         image_size=config.image_size,

@@ -165,4 +165,4 @@ if __name__ == "__main__":
     _FORMAT = flags.DEFINE_enum(
         "format", None, FORMATS, "whose naming; by default the reference's or torchlake's"
     )
-    command_line.run(main)
+    command_line.run(main, takes_arguments=False)

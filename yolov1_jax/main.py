@@ -21,6 +21,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from yolov1_jax import command_line
+from yolov1_jax.errors import UserError
 from yolov1_jax.train import train_and_evaluate
 
 _CONFIG = command_line.define_config()
@@ -42,6 +43,11 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "with --coordinator: whic
 def main(_: list[str]) -> None:
     if _DISTRIBUTED.value or _COORDINATOR.value is not None:
         jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    elif _NUM_PROCESSES.value is not None or _PROCESS_ID.value is not None:
+        raise UserError(
+            "--num_processes and --process_id need --coordinator=host:port or --distributed: "
+            "else every process would train on its own"
+        )
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}")
     try:
@@ -57,4 +63,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, takes_arguments=False)

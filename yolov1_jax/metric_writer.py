@@ -26,8 +26,8 @@ Item = TypeVar("Item")
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl, in order; none if there is no file.
 
-    Lines that are not a JSON object with a step are left out: a process killed while it wrote
-    leaves half a line.
+    Lines that are not a JSON object with a split and a step are left out: a process killed while it
+    wrote leaves half a line.
     """
     rows = []
     try:
@@ -39,7 +39,9 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        if not isinstance(row, dict):
+            continue
+        if isinstance(row.get("split"), str) and isinstance(row.get("step"), int):
             rows.append(row)
     return rows
 

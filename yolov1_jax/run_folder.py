@@ -8,12 +8,14 @@
 <workdir>/tensorboard/
 """
 
+import contextlib
 import importlib.metadata
 import json
 import logging
 import os
 import pathlib
 import platform
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +31,7 @@ _PACKAGES = ("yolov1_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
 
 # What makes a checkpoint's arrays others, or mean something else: never changed in the middle of a
 # run. Of the last three it matters only whether they are in use.
-_FIXED = ("model", "image_size", "optimizer.name")
+_FIXED = ("model", "image_size", "optimizer.name", "loss.xy_unit", "loss.class_loss")
 _FIXED_USE = {
     "optimizer.ema_decay": lambda value: value is not None,
     "optimizer.clip_norm": lambda value: value is not None,
@@ -41,22 +43,60 @@ def checkpoints_dir(workdir: pathlib.Path) -> pathlib.Path:
     return workdir / "checkpoints"
 
 
+def has_checkpoints(workdir: pathlib.Path) -> bool:
+    directory = checkpoints_dir(workdir)
+    return os.path.isdir(directory) and any(directory.glob("[0-9]*"))  # also of any odd path
+
+
 def metrics_path(workdir: pathlib.Path) -> pathlib.Path:
     return workdir / "metrics.jsonl"
 
 
+def make(workdir: pathlib.Path) -> None:
+    """Makes the folder, and looks whether files can be written there.
+
+    Raises:
+      UserError: they cannot.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=workdir).close()
+    except OSError as error:
+        raise UserError(
+            f"expected a --workdir to write in, found {workdir}: {error.strerror}; choose another"
+        ) from error
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a file that is either there and whole, or not there."""
+    """Writes a file that is either there and whole, or not there.
+
+    Raises:
+      UserError: it cannot be written there.
+    """
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    if not path.name:
+        raise UserError(f"expected the path of a file to write, found {str(path)!r}: name a file")
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text)
         temporary.replace(path)
-    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UserError(
             f"expected to write {path}, found: {error.strerror}; choose another place"
         ) from error
+
+
+def check_config(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Compares a config with the one that a run here has left; `write_config` does so as well.
+
+    Raises:
+      UserError: the folder holds a run of another model.
+    """
+    if (workdir / "config.json").exists():
+        _compare(workdir, read_config(workdir), config, warn=False)
 
 
 def write_config(
@@ -89,14 +129,14 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
       UserError: there is none, or it cannot be read.
     """
     path = workdir / "config.json"
-    if not path.is_file():
+    if not os.path.isfile(path):  # also of a path that is too long to be one
         raise UserError(
             f"expected the config.json of a run in {workdir}, found none: give the --workdir of a "
             "run that was started with yolov1_jax.main"
         )
     try:
         return configs.from_json(json.loads(path.read_text())["config"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"expected a run's config in {path}, found {type(error).__name__}: {error}; "
             "start again with another --workdir"
@@ -134,7 +174,7 @@ def _compare(workdir: pathlib.Path, old: ConfigDict, new: ConfigDict, *, warn: b
         )
     ]
     # A run that failed before its first checkpoint, of a wrong setting maybe, binds nobody.
-    if fixed and any(checkpoints_dir(workdir).glob("[0-9]*")):
+    if fixed and has_checkpoints(workdir):
         key = fixed[0]
         raise UserError(
             f"{workdir} holds a run with config.{key}={before.get(key)!r}, this command asks for "

@@ -27,7 +27,6 @@ from yolov1_jax.pretrained import check_pretrained, with_pretrained
 from yolov1_jax.report import ap_table
 from yolov1_jax.sharding import (
     batch_sharding,
-    check_batch_size,
     data_mesh,
     replicated_sharding,
     shard_batch,
@@ -53,11 +52,10 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
       UserError: a mistake in the config or the data.
       NonFiniteLoss: training diverged; the last good checkpoint is kept.
     """
-    configs.check(config)
-    check_batch_size(config.train.batch_size, "config.train.batch_size")
-    check_batch_size(config.eval.batch_size, "config.eval.batch_size")
-    if not any(run_folder.checkpoints_dir(workdir).glob("*")):  # to continue, no file is needed
+    experiment.check(config)
+    if not run_folder.has_checkpoints(workdir):  # to continue, no file is needed
         check_pretrained(config.model.pretrained)
+    run_folder.make(workdir)
     is_main = jax.process_index() == 0
 
     # Data. The class names are part of the run: the labels that its checkpoints predict.
@@ -69,7 +67,11 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
     min_area = config.data.augmentation.min_area / config.image_size**2
     summaries = {
         "train": summarise(
-            train_source, config.model.grid_size, min_relative_area=min_area, max_images=limit
+            train_source,
+            config.model.grid_size,
+            min_relative_area=min_area,
+            train_difficult=config.data.train_difficult,
+            max_images=limit,
         ),
         "eval": summarise(eval_source, config.model.grid_size, max_images=limit),
     }
@@ -113,11 +115,11 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
         sharding=over_batch,
     )
 
+    run_folder.check_config(workdir, config)
     with Checkpoints(
         run_folder.checkpoints_dir(workdir), keep=config.train.keep_checkpoints
     ) as checkpoints:
         run_folder.check_length(workdir, checkpoints.steps(), length.num_steps)
-        run_folder.write_config(workdir, config, is_main_process=is_main)
         key = jax.random.key(config.seed)
         restored = checkpoints.restore_latest(abstract_tree(create, key, sharding=replicated))
         if restored is not None:
@@ -129,16 +131,8 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
         step = int(state.step)
         window = LossWindow(meta.get("window"))
         result = None
-
         with (
             StopSignal() as stop,
-            MetricWriter(
-                workdir,
-                resume_step=step,
-                num_steps=length.num_steps,
-                steps_per_epoch=length.steps_per_epoch,
-                is_main_process=is_main,
-            ) as writer,
             train_batches(
                 train_source,
                 image_size=config.image_size,
@@ -152,7 +146,16 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
                 process_index=jax.process_index(),
                 process_count=jax.process_count(),
             ) as batches,
+            MetricWriter(
+                workdir,
+                resume_step=step,
+                num_steps=length.num_steps,
+                steps_per_epoch=length.steps_per_epoch,
+                is_main_process=is_main,
+            ) as writer,
         ):
+            # Only now: a command that is refused changes nothing.
+            run_folder.write_config(workdir, config, is_main_process=is_main)
             if is_main:
                 print_summary(summaries)
             if restored is not None:
