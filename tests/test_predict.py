@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 import pathlib
@@ -166,6 +167,7 @@ def run_main(tmp_path, monkeypatch):
 
         detector.class_names = NAMES
         monkeypatch.setattr(predict, "load", lambda workdir, step: detector)
+        monkeypatch.setattr(predict, "read_config", lambda workdir: None)
         predict.main([str(path) for path in paths])
 
     yield run
@@ -198,11 +200,46 @@ def test_main_refuses_where_nothing_can_be_read(tmp_path, run_main):
         run_main(tmp_path / "a.jpg")
 
 
-def test_a_missing_file_is_one_line_and_exit_code_2(tmp_path):
+@pytest.mark.parametrize(
+    ("flag", "path"),
+    [
+        ("output", "/dev/null"),
+        ("output", "/proc/x"),
+        ("output", "/dev/null/x"),
+        ("json", "/proc/x.json"),
+        ("json", "/dev/null"),
+        ("json", "/dev"),
+        ("json", "x" * 300 + "/found.json"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_work(
+    tmp_path, monkeypatch, run_main, flag, path
+):
+    monkeypatch.setattr(predict, "predict_files", lambda *args: pytest.fail("too late"))
+    file = save(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match=f"--{flag}"):
+        run_main(file, workdir=tmp_path / "run", **{flag: path})
+
+
+def test_names_need_not_be_utf_8(tmp_path, run_main, monkeypatch):
+    file = save(tmp_path / "a.jpg")
+    file = file.rename(tmp_path / "a\udcff.jpg")
+    stdout = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    run_main(file, workdir=tmp_path / "run", json=tmp_path / "found.json")
+    assert b"a\\udcff.jpg: dog" in stdout.buffer.getvalue()
+    assert json.loads((tmp_path / "found.json").read_text())["images"][0]["file"] == str(file)
+
+
+def test_a_name_that_is_too_long_is_missing(tmp_path):
+    with pytest.raises(UserError, match="found nothing there"):
+        plan(["x" * 300], tmp_path / "out")
+
+
+def test_a_missing_run_is_one_line_and_exit_code_2(tmp_path):
     command = [sys.executable, "-m", "yolov1_jax.predict", f"--workdir={tmp_path}", "missing.jpg"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == (
-        "error: expected an image or a folder at missing.jpg, found nothing there\n"
-    )
+    assert done.stderr.startswith(f"error: expected the config.json of a run in {tmp_path}, found")
+    assert done.stderr.count("\n") == 1
     assert done.stdout == ""

@@ -19,9 +19,12 @@ with a note; where none can, or a path does not exist, the exit code is 2.
 Detections are in descending order of their score.
 """
 
+import io
 import itertools
+import os
 import pathlib
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -36,7 +39,7 @@ from yolov1_jax.detector import load
 from yolov1_jax.drawing import DRAWN_SCORE, draw_objects
 from yolov1_jax.errors import UserError
 from yolov1_jax.evaluation.detections import Detections
-from yolov1_jax.run_folder import write_json
+from yolov1_jax.run_folder import read_config, write_json
 
 _IMAGES_AT_ONCE = 32  # decoded images held in memory
 
@@ -61,7 +64,7 @@ def plan(paths: Sequence[str], output: pathlib.Path) -> list[Task]:
     """
     found: list[tuple[pathlib.Path, pathlib.Path]] = []  # image, name below `output`
     for path in map(pathlib.Path, paths):
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike that of pathlib, for names of any length
             inside = _images_in(path)
             if path.resolve() in output.resolve().parents:
                 inside = [file for file in inside if output.resolve() not in file.resolve().parents]
@@ -71,7 +74,7 @@ def plan(paths: Sequence[str], output: pathlib.Path) -> list[Task]:
                     f"{', '.join(EXTENSIONS)}: give another folder, or the files one by one"
                 )
             found += [(file, file.relative_to(path)) for file in inside]
-        elif path.exists():
+        elif os.path.exists(path):
             found.append((path, pathlib.Path(path.name)))
         else:
             raise UserError(f"expected an image or a folder at {path}, found nothing there")
@@ -162,14 +165,35 @@ def _as_json(detections: Detections, class_names: Sequence[str]) -> list[dict[st
     ]
 
 
+def _check_writable(output: pathlib.Path, json: pathlib.Path | None) -> None:
+    """Makes the folders of the results, and refuses what could not be written after the work."""
+    if json is not None and os.path.exists(json) and not os.path.isfile(json):
+        raise UserError(f"expected the path of a file in --json, found {json}, which is none")
+    folders = {"--output": output} | ({} if json is None else {"--json": json.parent})
+    for flag, folder in folders.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UserError(
+                f"expected to write into the folder {folder}, found: {error.strerror}; choose "
+                f"another {flag}"
+            ) from None
+
+
 def main(paths: list[str]) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     if _WORKDIR.value is None:
         raise UserError("--workdir is missing: give the folder of a run")
     if not paths:
         raise UserError("no image is given: name images, or folders of images, after the flags")
     workdir = pathlib.Path(_WORKDIR.value)
     output = pathlib.Path(_OUTPUT.value or workdir / "predictions")
+    json = None if _JSON.value is None else pathlib.Path(_JSON.value)
+    read_config(workdir)  # a wrong folder is told of first
     tasks = plan(paths, output)
+    _check_writable(output, json)
     detector = load(workdir, step=_STEP.value)
 
     images, skipped = [], []
@@ -190,9 +214,9 @@ def main(paths: list[str]) -> None:
             f"expected an image that can be read, found none among {len(skipped)} files "
             f"({skipped[0]['file']}: {skipped[0]['reason']})"
         )
-    if _JSON.value is not None:
+    if json is not None:
         content = {"class_names": detector.class_names, "images": images, "skipped": skipped}
-        write_json(pathlib.Path(_JSON.value), content)
+        write_json(json, content)
 
 
 if __name__ == "__main__":
