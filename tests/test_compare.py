@@ -1,6 +1,7 @@
 """The program: what it takes, what it says, what it writes, and how it refuses."""
 
 import concurrent.futures
+import dataclasses
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from comparison_runs import make_run, result
 from rich.console import Console
@@ -17,6 +19,7 @@ from tiny_run import save_run
 from yolov1_jax import compare, evaluate
 from yolov1_jax.comparison.audited import open_results_file, open_run
 from yolov1_jax.comparison.published import published
+from yolov1_jax.comparison.rules import Rules
 from yolov1_jax.errors import UserError
 from yolov1_jax.file_evaluation import DetectionsOf, open_annotations
 
@@ -65,6 +68,12 @@ def test_kinds(run, detections, tmp_path):
         compare.kind_of("nowhere")
 
 
+@pytest.mark.parametrize("name", ["a" * 300, f"{'a' * 300}/b", "a**b", "**", "[", "a\0b"])
+def test_a_path_that_cannot_be_one_is_nothing(tmp_path, name):
+    with pytest.raises(UserError, match="found nothing: check the path"):
+        compare.kind_of(str(tmp_path / name))
+
+
 def test_a_run_its_result_and_its_detections_agree(run, detections):
     paths = [str(run), str(run / "eval" / "10.json"), str(detections)]
     one, two, three = compare.read_entries(paths, data=NOTHING)
@@ -86,8 +95,31 @@ def test_detections_are_scored_against_what_is_asked_for_their_run_or_the_first(
     assert compare.data_of(inside, ["runs/a"], NOTHING).workdir == run
     outside = compare.data_of(str(tmp_path / "x.json"), ["runs/a", "b"], DetectionsOf(splits=["s"]))
     assert (outside.workdir, outside.splits) == (pathlib.Path("runs/a"), ["s"])
+    with pytest.raises(UserError, match="expected --image_size with --source=synthetic only"):
+        compare.data_of(inside, [], DetectionsOf(image_size=64))
     with pytest.raises(UserError, match="give --source, --root and --splits, or --annotations"):
         compare.data_of(str(tmp_path / "x.json"), [], NOTHING)
+
+
+def test_unknown_images_and_classes_are_refused_or_skipped(run, detections, tmp_path):
+    rows = json.loads(detections.read_text())
+    path = tmp_path / "more.json"
+    odd = [{**rows[0], "image_id": "nowhere"}, {**rows[0], "category_id": "zebra"}]
+    path.write_text(json.dumps([*rows, *odd]))
+    data = DetectionsOf(unknown_classes="skip")
+    given = [str(run), str(path)]
+    audited = compare.data_of(str(path), given, data)
+    images, *_ = open_annotations(audited)
+    with pytest.raises(UserError, match="expected an image of the annotations"):
+        compare.read_entries(given, data=data)
+    _, entry = compare.read_entries(given, data=data, unknown_images="skip")
+    assert any("nowhere" in note for note in entry.scores[0].notes)
+    opened = open_results_file(
+        str(path), images, grid_size=2, unknown_classes="skip", unknown_images="skip"
+    )
+    assert len(opened.selection.select(Rules(area="voc07")).row) == len(rows)
+    with pytest.raises(UserError, match="expected a class"):
+        compare.read_entries(given, data=NOTHING, unknown_images="skip")
 
 
 def test_published_numbers_come_last_and_may_come_alone(tmp_path):
@@ -186,6 +218,15 @@ def test_the_audit_of_detections(run, detections):
         broken.unlink()
 
 
+def test_an_audit_needs_the_sizes_of_the_images(detections):
+    images, *_ = open_annotations(compare.data_of(str(detections), [], NOTHING))
+    sizes = np.array(images.sizes)
+    sizes[1, 0] = 0
+    images = dataclasses.replace(images, sizes=sizes)
+    with pytest.raises(UserError, match=f"width and height .* found none of {images.image_ids[1]}"):
+        open_results_file(str(detections), images, grid_size=2)
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -221,6 +262,16 @@ def test_the_command_line(run, detections, tmp_path):
             f"written: {output}/compare.md",
             "",
         ),
+        "ignored splits": ([str(run), "--splits=a:b"], 2, "", "error: --splits says nothing"),
+        "ignored step": ([str(detections), "--step=10"], 2, "", "error: --step says nothing"),
+        "ignored grid": ([str(detections), "--grid_size=7"], 2, "", "without --audit: leave"),
+        "ignored published": (
+            [str(detections), "--audit=voc07,voc10", "--published=all"],
+            2,
+            "",
+            "error: --published says nothing with --audit",
+        ),
+        "skip": ([str(detections), "--unknown_classes=skip"], 0, "Numbers compare", ""),
         "audit": ([str(detections), "--audit=voc07,voc10"], 0, "one rule after the other", ""),
     }
 

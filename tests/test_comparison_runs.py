@@ -14,6 +14,8 @@ from yolov1_jax.comparison.evaluations import (
 from yolov1_jax.comparison.runs import CHOSEN_HERE, read_run
 from yolov1_jax.errors import UserError
 
+FRACTION = r"a fraction from 0 to 1 \(divide percent by 100\)"
+
 
 def test_a_run_has_the_scores_of_its_best_step(tmp_path):
     new = result(20, 0.5, protocols={"seed": 0.4, "voc10": 0.6}, fingerprint="f")
@@ -148,8 +150,112 @@ def test_a_result_alone(tmp_path):
     path.write_text(json.dumps(result(10, 0.5)))
     entry = read_evaluation(path)
     assert (entry.name, entry.kind, entry.step) == ("numbers", "evaluation", 10)
-    assert entry.scores[0].data.name == "unnamed data"
+    # No other result's data is taken for the same.
+    assert entry.scores[0].data.name == f"unnamed data of {path}"
     assert entry.notes == (OLD_RESULT,)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mAP": "0.5"}, rf"{FRACTION} as mAP, found '0.5'"),
+        ({"mAP": 50.0}, rf"{FRACTION} as mAP, found '50.0'"),
+        ({"mAP": True}, rf"{FRACTION} as mAP, found 'True'"),
+        ({"mAP": float("nan")}, rf"{FRACTION} as mAP, found 'nan'"),
+        ({"ap": {"cat": [0.5]}}, rf"{FRACTION} as ap\.cat, found '\[0\.5\]'"),
+        ({"ap": 3}, "an object as ap, found '3'"),
+        ({"mAP": 1.001}, rf"{FRACTION} as mAP, found '1.001'"),
+        ({"mAP": 10**400}, rf"{FRACTION} as mAP, found '10000"),
+        ({"protocol": 7}, "a text as protocol, found '7'"),
+        ({"protocol": None}, "a text as protocol, found 'None'"),
+        (
+            {"protocols": {"coco": {"AP50": "x"}}},
+            rf"{FRACTION} as protocols\.coco\.AP50, found 'x'",
+        ),
+        ({"protocols": {"coco": 3}}, r"an object as protocols\.coco, found '3'"),
+        ({"protocols": []}, r"an object as protocols, found '\[\]'"),
+        ({"step": "10"}, "a whole number as step, found '10'"),
+        ({"num_images": 1.5}, "a whole number as num_images, found '1.5'"),
+        ({"splits": 5}, "a list of texts as splits, found '5'"),
+        ({"splits": [5]}, r"a list of texts as splits, found '\[5\]'"),
+        ({"notes": "x"}, "a list of texts as notes, found 'x'"),
+        ({"evaluation_set": {"fingerprint": []}}, r"a text as evaluation_set\.fingerprint"),
+        ({"evaluation_set": {"splits": "x"}}, r"a list of texts as evaluation_set\.splits"),
+        ({"evaluation_set": "x"}, "an object as evaluation_set, found 'x'"),
+    ],
+)
+def test_a_result_of_other_content_is_refused(tmp_path, change, message):
+    path = tmp_path / "numbers.json"
+    path.write_text(json.dumps(result(10, 0.5) | change))
+    with pytest.raises(UserError, match=rf"numbers\.json: expected {message}"):
+        read_evaluation(path)
+    folder = make_run(tmp_path / "a", [result(10, 0.5)])
+    (folder / "eval" / "10.json").write_text(path.read_text())
+    with pytest.raises(UserError, match=rf"10\.json: expected {message}"):
+        read_run(folder)
+
+
+def test_a_mean_that_has_rounded_up_is_read(tmp_path):
+    path = tmp_path / "numbers.json"
+    path.write_text(json.dumps(result(10, 1 + 2e-16)))
+    assert read_evaluation(path).scores[0].mean_ap == 1 + 2e-16
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"split": "eval", "mAP": "x"}, f"{FRACTION} as mAP, found 'x'"),
+        ({"split": "eval", "mAP": 0.5, "ap/cat": 50}, rf"{FRACTION} as ap\.cat, found '50'"),
+        ({"split": "eval", "mAP": 0.5, "protocol": []}, r"a text as protocol, found '\[\]'"),
+        ({"split": "eval", "mAP": 0.5, "epoch": "x"}, "a number as eval epoch, found 'x'"),
+        ({"split": "train", "epoch": "x", "loss": 3.0}, "a number as train epoch, found 'x'"),
+        ({"split": "train", "epoch": 1.0, "loss": "x"}, "a number as train loss, found 'x'"),
+        ({"split": "train", "epoch": 1.0, "loss": 10**400}, "a number as train loss, found '1000"),
+    ],
+)
+def test_a_row_of_other_content_is_refused(tmp_path, row, message):
+    folder = make_run(tmp_path / "a", [result(10, 0.5)])
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 20, **row}) + "\n")
+    with pytest.raises(UserError, match=rf"metrics\.jsonl: expected {message}"):
+        read_run(folder)
+
+
+def test_speeds_that_are_no_numbers_and_empty_places_are_left_out(tmp_path):
+    speeds = [float("nan"), True, 7, float("inf"), 10**400, None, 9.0]
+    folder = make_run(tmp_path / "a", [result(10, 0.5)], history=list(enumerate(speeds, 1)))
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"split": "train", "step": 8, "epoch": None, "loss": 3.0}) + "\n")
+        file.write(json.dumps({"split": "eval", "step": 8, "epoch": None, "mAP": 0.3}) + "\n")
+    entry = read_run(folder)
+    assert (entry.speed.images_per_second, entry.speed.num_rows) == (8.0, 2)
+    assert len(entry.losses) == len(speeds)
+    assert entry.curves[0].points == ((1.0, 0.5),)
+
+
+def test_data_without_a_name_is_nobody_elses(tmp_path):
+    names = set()
+    for file in ("a", "b"):
+        path = tmp_path / f"{file}.json"
+        path.write_text(json.dumps(result(10, 0.5) | {"evaluation_set": {"splits": []}}))
+        names.add(read_evaluation(path).scores[0].data.name)
+        results = [result(10, 0.5), result(20, 0.4)]
+        folder = make_run(tmp_path / file, results, data__eval=[])
+        entry = read_run(folder)
+        assert entry.scores[0].notes == (CHOSEN_HERE,)
+        assert entry.scores[0].data.name == entry.curves[0].data.name
+        names.add(entry.scores[0].data.name)
+    assert names == {f"unnamed data of {tmp_path / n}" for n in ("a", "b", "a.json", "b.json")}
+
+
+def test_a_run_of_other_content_is_refused_or_read_as_far_as_it_goes(tmp_path):
+    folder = make_run(tmp_path / "a", [result(10, 0.5)], history=[(1, "fast")])
+    assert read_run(folder).speed is None
+    content = json.loads((folder / "config.json").read_text())
+    content["config"]["data"]["train"] = 5
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"expected a list of texts as config\.data\.train, found"):
+        read_run(folder)
 
 
 def test_a_result_in_a_run_folder_knows_its_data(tmp_path):
@@ -174,7 +280,7 @@ def test_the_summary_of_a_results_file():
     summary = result(None, 0.5, fingerprint="f") | {"notes": ["3 of 10 images have no detections"]}
     entry = read_results_summary("results/comp4_det_test", summary)
     assert (entry.name, entry.kind) == ("comp4_det_test", "detections")
-    assert entry.notes == ("3 of 10 images have no detections.",)
+    assert entry.scores[0].notes == ("3 of 10 images have no detections.",)
     assert entry.scores[0].data.fingerprint == "f"
 
 

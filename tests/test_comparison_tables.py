@@ -3,11 +3,12 @@
 import dataclasses
 
 import pytest
-from comparison_runs import entry, make_run, result
+from comparison_runs import VOC_TEST, entry, make_run, result
 
 from yolov1_jax.comparison.entries import (
     NO_FINGERPRINT,
     Curve,
+    Entry,
     EvaluationSet,
     Score,
     Speed,
@@ -124,6 +125,32 @@ def test_how_the_step_was_chosen_is_noted_at_the_number(tmp_path):
     mean_ap, by_class = result_tables([one])
     assert column(mean_ap, "voc07") == {"a": ("20.0", {CHOSEN_HERE})}
     assert by_class.head[1].notes == (CHOSEN_HERE,)
+
+
+def test_two_numbers_whose_data_is_known_by_name_only_say_so():
+    """However equal the names and sizes are."""
+    data = EvaluationSet("BCCD val", 87)
+    entries = [
+        Entry(name, "run", name, scores=(Score("voc07", data, value),))
+        for name, value in (("a", 0.5), ("b", 0.9))
+    ]
+    (table,) = result_tables(entries)
+    assert [row[1].notes for row in table.rows] == [(NO_FINGERPRINT,), (NO_FINGERPRINT,)]
+    (alone,) = result_tables(entries[:1])
+    assert alone.rows[0][1].notes == ()
+
+
+def test_a_single_entry_has_no_others_to_be_taken_for():
+    """Though its seed score counts objects in its own way, and so knows less of its data."""
+    less = dataclasses.replace(VOC_TEST, num_objects=None)
+    old = entry("a", ("voc07", VOC_TEST, 0.5), ("seed", less, 0.4))
+    mean_ap, by_class = result_tables([old])
+    assert [cell.notes for cell in mean_ap.rows[0][1:]] == [(), (), ()]
+    assert [cell.notes for cell in by_class.head] == [(), (), ()]
+    # With a fingerprint in the same table there is one to be the same as.
+    known = dataclasses.replace(VOC_TEST, fingerprint="f")
+    mean_ap, _ = result_tables([entry("a", ("voc07", known, 0.5), ("seed", less, 0.4))])
+    assert [cell.notes for cell in mean_ap.rows[0][1:]] == [(), (), (NO_FINGERPRINT,)]
 
 
 def test_notes_of_some_numbers_stand_at_those():

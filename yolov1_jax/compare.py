@@ -7,6 +7,7 @@ Each RUN_OR_FILE is a run folder, the JSON that an evaluation has written (<run>
 or detections of any program: a COCO results JSON, or a folder of the devkit's
 comp4_det_<set>_<class>.txt. Detections are scored against --source, --root and --splits, or
 --annotations, or else the data of the run in whose folder they lie, or of the first run given.
+--unknown_classes=skip and --unknown_images=skip leave out what that data does not know.
 --published adds numbers that others have published, all or by name.
 
 Shown are mAP and AP by class under each protocol, mAP by epoch, speed, and the settings that
@@ -21,7 +22,6 @@ becomes of each object and each detection, and why. --output writes audit.md and
 has every object and detection.
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -33,13 +33,9 @@ from yolov1_jax.comparison.audit import audit
 from yolov1_jax.comparison.audit_tables import audit_tables, write_audit_csv
 from yolov1_jax.comparison.audited import Audited, open_results_file, open_run
 from yolov1_jax.comparison.entries import PROTOCOLS, Entry, only_protocols, with_names_apart
-from yolov1_jax.comparison.evaluations import (
-    is_result,
-    read_evaluation,
-    read_json,
-    read_results_summary,
-)
+from yolov1_jax.comparison.evaluations import read_evaluation, read_results_summary
 from yolov1_jax.comparison.figure import comparison_figure
+from yolov1_jax.comparison.paths import data_of, kind_of
 from yolov1_jax.comparison.published import published
 from yolov1_jax.comparison.rendering import to_markdown, to_terminal
 from yolov1_jax.comparison.run_tables import all_tables
@@ -55,61 +51,18 @@ READING = (
 )
 
 
-def kind_of(path: str) -> str:
-    """ "run", "evaluation" or "detections".
-
-    Raises:
-      UserError: there is nothing there, or nothing that can be compared.
-    """
-    place = pathlib.Path(path)
-    if (place / "config.json").is_file():
-        return "run"
-    if place.is_file() and place.suffix == ".json":
-        return "evaluation" if is_result(read_json(place)) else "detections"
-    if place.is_dir() and not any(place.glob("*_det_*.txt")):
-        raise UserError(
-            f"expected a run or detections in {place}, found neither a config.json nor files such "
-            "as comp4_det_test_cat.txt: give the folder of a run"
-        )
-    if place.exists() or any(place.parent.glob(f"{place.name}*_*.txt")):
-        return "detections"
-    raise UserError(
-        f"expected a run, an evaluation's JSON or detections at {path}, found nothing: check the "
-        "path"
-    )
-
-
-def data_of(path: str, runs: Sequence[str], given: DetectionsOf) -> DetectionsOf:
-    """What the detections in `path` are scored against.
-
-    That is what is asked for; else the data of the run in whose folder they lie; else of the first
-    of `runs`.
-
-    Raises:
-      UserError: there is none of these.
-    """
-    if given.source is not None or given.annotations is not None:
-        return given
-    above = [str(folder) for folder in pathlib.Path(path).resolve().parents]
-    own = [folder for folder in above if (pathlib.Path(folder) / "config.json").is_file()]
-    if not (own or runs):
-        raise UserError(
-            f"expected annotations for the detections in {path}, found none: give --source, --root "
-            "and --splits, or --annotations, or compare with a run on the same data"
-        )
-    return dataclasses.replace(given, workdir=pathlib.Path([*own, *runs][0]), image_size=None)
-
-
 def read_entries(
     paths: Sequence[str],
     *,
     published_names: Sequence[str] = (),
     step: str | int = "best",
     data: DetectionsOf,
+    unknown_images: str = "refuse",
 ) -> list[Entry]:
     """Everything to compare, in the order given; published numbers last.
 
     `data`: what detections are scored against, as far as it is asked for; see `data_of`.
+    `unknown_images`: see `score_results_file`.
 
     Raises:
       UserError: something cannot be read, or there is nothing.
@@ -130,6 +83,7 @@ def read_entries(
                 source_name=source,
                 splits=splits,
                 unknown_classes=unknown_classes,
+                unknown_images=unknown_images,
             )
             entries.append(read_results_summary(path, summary))
     entries += published(published_names)
@@ -166,9 +120,10 @@ def open_audited(
     step: str | int,
     data: DetectionsOf,
     grid_size: int,
+    unknown_images: str = "refuse",
     console: Console,
 ) -> Audited:
-    """The one run or results file to audit. `grid_size`: of the ground truth, for a file.
+    """The one run or results file to audit; the arguments are those of `open_results_file`.
 
     Raises:
       UserError: there is not exactly one, it has no detections, or it cannot be read.
@@ -188,7 +143,13 @@ def open_audited(
     if kind == "run":
         return open_run(pathlib.Path(path), step=step, console=console)
     images, _, _, unknown_classes = open_annotations(data_of(path, [], data))
-    return open_results_file(path, images, grid_size=grid_size, unknown_classes=unknown_classes)
+    return open_results_file(
+        path,
+        images,
+        grid_size=grid_size,
+        unknown_classes=unknown_classes,
+        unknown_images=unknown_images,
+    )
 
 
 def audit_protocols(
@@ -243,6 +204,23 @@ def _make_folder(output: pathlib.Path) -> None:
         ) from error
 
 
+def _refuse_ignored(paths: Sequence[str]) -> None:
+    """Raises: UserError: a flag is given that would change nothing."""
+    annotations = (_SOURCE, _ANNOTATIONS, _ROOT, _SPLITS, _IMAGE_SIZE)
+    of_detections = (*annotations, _UNKNOWN_CLASSES, _UNKNOWN_IMAGES, _GRID_SIZE)
+    kinds = [kind_of(path) for path in paths]
+    audits = _AUDIT.value is not None
+    for where, is_used, flag_holders in (
+        ("without a run among the paths", "run" in kinds, (_STEP,)),
+        ("without detections among the paths", "detections" in kinds, of_detections),
+        ("without --audit", audits, (_GRID_SIZE,)),
+        ("with --audit", not audits, (_PUBLISHED, _PROTOCOL)),
+    ):
+        for flag in flag_holders:
+            if flag.present and not is_used:
+                raise UserError(f"--{flag.name} says nothing {where}: leave it out")
+
+
 def main(paths: list[str]) -> None:
     console = Console()
     output = None if _OUTPUT.value is None else pathlib.Path(_OUTPUT.value)
@@ -252,15 +230,26 @@ def main(paths: list[str]) -> None:
         root=_ROOT.value,
         splits=_SPLITS.value,
         image_size=_IMAGE_SIZE.value,
+        unknown_classes=_UNKNOWN_CLASSES.value,
     )
+    _refuse_ignored(paths)
     if _AUDIT.value is not None:
         opened = open_audited(
-            paths, step=_STEP.value, data=data, grid_size=_GRID_SIZE.value, console=console
+            paths,
+            step=_STEP.value,
+            data=data,
+            grid_size=_GRID_SIZE.value,
+            unknown_images=_UNKNOWN_IMAGES.value,
+            console=console,
         )
         audit_protocols(opened, _AUDIT.value, output=output, console=console)
         return
     entries = read_entries(
-        paths, published_names=_PUBLISHED.value or (), step=_STEP.value, data=data
+        paths,
+        published_names=_PUBLISHED.value or (),
+        step=_STEP.value,
+        data=data,
+        unknown_images=_UNKNOWN_IMAGES.value,
     )
     if _PROTOCOL.value:
         entries = only_protocols(entries, _PROTOCOL.value)
@@ -280,6 +269,12 @@ if __name__ == "__main__":
     _ROOT = flags.DEFINE_string("root", None, "config.data.root of --splits")
     _SPLITS = flags.DEFINE_list("splits", None, "of --source, or instead of the run's")
     _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "of --source=synthetic, pixels")
+    _UNKNOWN_CLASSES = flags.DEFINE_enum(
+        "unknown_classes", None, ("refuse", "skip"), "objects and detections of other classes"
+    )
+    _UNKNOWN_IMAGES = flags.DEFINE_enum(
+        "unknown_images", "refuse", ("refuse", "skip"), "detections of images without annotations"
+    )
     _GRID_SIZE = flags.DEFINE_integer(
         "grid_size", 7, "of the seed protocol's ground truth, to audit detections", lower_bound=1
     )

@@ -62,23 +62,36 @@ def open_run(workdir: pathlib.Path, *, step: str | int, console: Console) -> Aud
 
 
 def open_results_file(
-    path: str, images: AnnotatedImages, *, grid_size: int, unknown_classes: str = "refuse"
+    path: str,
+    images: AnnotatedImages,
+    *,
+    grid_size: int,
+    unknown_classes: str = "refuse",
+    unknown_images: str = "refuse",
 ) -> Audited:
     """Reads the detections of any program.
 
     Args:
-      path, unknown_classes: see `read_results`.
+      path, unknown_classes, unknown_images: see `read_results`.
       images: what they are of.
       grid_size: of the seed protocol's ground truth.
 
     Raises:
-      UserError: the file cannot be read.
+      UserError: the file cannot be read, or the size of an image is not known.
     """
+    sizes = np.asarray(images.sizes)
+    unsized = np.flatnonzero((sizes <= 0).any(axis=-1))
+    if len(unsized):  # the seed protocol measures in the network's input, a resized image
+        raise UserError(
+            f"expected the width and height of every image to audit {path}, found none of "
+            f"{images.image_ids[unsized[0]]}: add them to the annotations"
+        )
     try:
-        results = read_results(path, images, unknown_classes=unknown_classes)
+        results = read_results(
+            path, images, unknown_classes=unknown_classes, unknown_images=unknown_images
+        )
     except ResultsFileError as error:
         raise UserError(str(error)) from None
-    sizes = np.asarray(images.sizes)
     return Audited(
         about=f"{path}: {len(images.image_ids):,} images",
         selection=FileDetections(results.detections, sizes, results.file_order),

@@ -131,6 +131,7 @@ class DataGroup:
     data: EvaluationSet  # the best known of them
     members: list[EvaluationSet]
     number: int = 0  # of several groups of one name, from 1; 0 where the name is the only one
+    num_entries: int = 0  # that have a score on it; see `measured_on`
 
     @property
     def label(self) -> str:
@@ -157,6 +158,16 @@ def group_data(sets: Iterable[EvaluationSet]) -> list[DataGroup]:
         same = [other for other in groups if other.data.label == group.data.label]
         if len(same) > 1:
             group.number = next(i for i, other in enumerate(same, 1) if other is group)
+    return groups
+
+
+def measured_on(entries: Sequence[Entry]) -> list[DataGroup]:
+    """The data of all scores."""
+    groups = group_data(score.data for entry in entries for score in entry.scores)
+    for group in groups:
+        group.num_entries = sum(
+            any(score.data in group.members for score in entry.scores) for entry in entries
+        )
     return groups
 
 

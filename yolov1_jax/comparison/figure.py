@@ -15,6 +15,7 @@ from yolov1_jax.comparison.entries import (
     Score,
     group_data,
     key_of,
+    measured_on,
     protocols_of,
 )
 from yolov1_jax.comparison.run_tables import curves_on
@@ -61,7 +62,7 @@ def comparison_figure(entries: Sequence[Entry]) -> Figure | None:
 def _mean_ap_panels(entries: Sequence[Entry]) -> list[_Panel]:
     """Bars for each evaluation set, under a heading for each protocol."""
     panels = []
-    for group in group_data(score.data for entry in entries for score in entry.scores):
+    for group in measured_on(entries):
         scores = scores_on(entries, group)
         lines: list[tuple[int, Score] | str] = []
         for protocol in protocols_of(score for _, score in scores):
@@ -135,7 +136,7 @@ def _curves_of(
 
 def _class_panels(entries: Sequence[Entry]) -> list[_Panel]:
     panels = []
-    for group in group_data(score.data for entry in entries for score in entry.scores):
+    for group in measured_on(entries):
         scores = [one for one in scores_on(entries, group) if one[1].ap]
         for protocol in protocols_of(score for _, score in scores):
             some = [one for one in scores if one[1].protocol == protocol]

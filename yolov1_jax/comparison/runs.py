@@ -4,6 +4,7 @@ They are read as plain JSON: a run of any version of this program can be compare
 without its data or its accelerator.
 """
 
+import dataclasses
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,13 @@ from typing import Any
 from yolov1_jax.comparison.entries import Curve, Entry, EvaluationSet, Score, Speed
 from yolov1_jax.comparison.evaluations import (
     OLD_RESULT,
+    check_config,
+    check_result,
+    check_row,
     data_name,
     evaluation_set_of,
     get,
+    is_number,
     is_result,
     read_object,
     scores_of_result,
@@ -43,22 +48,28 @@ def read_run(workdir: pathlib.Path, step: str | int = "best") -> Entry:
             f"expected a run's config in {workdir / 'config.json'}, found none: give the folder of "
             "a run of yolov1_jax.main"
         )
+    check_config(workdir / "config.json", config)
+    unnamed = f"unnamed data of {workdir}"
     history = read_metrics(metrics_path(workdir))
+    for row in history:
+        check_row(metrics_path(workdir), row)
+    evaluated = {row["step"]: _as_result(row) for row in history if row["split"] == "eval"}
+    for row in evaluated.values():
+        check_result(metrics_path(workdir), row)
     files = {path: read_object(path) for path in sorted((workdir / "eval").glob("*.json"))}
-    files = {
-        path: one
-        for path, one in files.items()
-        if is_result(one) and isinstance(one.get("step"), int)
-    }
+    files = {path: one for path, one in files.items() if is_result(one) and "step" in one}
+    for path, one in files.items():
+        check_result(path, one)
+    files = {path: one for path, one in files.items() if one["step"] is not None}
     results = list(files.values())
     # Of other data and protocols the name of the file says more than the step.
-    own = _own_results([one for path, one in files.items() if path.stem.isdecimal()], config)
-    evaluated = {row["step"]: row for row in history if row.get("split") == "eval"}
+    by_number = [one for path, one in files.items() if path.stem.isdecimal()]
+    own = _own_results(by_number, config, unnamed)
     by_step = {one["step"]: one.get("mAP") for one in own}
     by_step |= {number: row.get("mAP") for number, row in evaluated.items()}
     everything = set(by_step) | {one["step"] for one in results}
     chosen_step, chosen = _choose(workdir, step, by_step, everything)
-    scores = _scores_of(chosen_step, results, own, evaluated, config, "best" in chosen)
+    scores = _scores_of(chosen_step, results, own, evaluated, config, unnamed, "best" in chosen)
     return Entry(
         name=workdir.resolve().name,
         kind="run",
@@ -68,11 +79,11 @@ def read_run(workdir: pathlib.Path, step: str | int = "best") -> Entry:
         epoch=_epoch(chosen_step, history),
         chosen=chosen,
         scores=scores,
-        curves=_curves(evaluated, _training_data(evaluated, own, config)),
+        curves=_curves(evaluated, _training_data(evaluated, own, config, unnamed)),
         losses=tuple(
             (row["epoch"], row["loss"])
             for row in history
-            if row.get("split") == "train" and row.get("loss") is not None and "epoch" in row
+            if row["split"] == "train" and None not in (row.get("loss"), row.get("epoch"))
         ),
         speed=_speed(history, content.get("device")),
         settings=_flat(config) | {f"versions.{k}": v for k, v in _dict(content, "versions")},
@@ -80,18 +91,25 @@ def read_run(workdir: pathlib.Path, step: str | int = "best") -> Entry:
     )
 
 
-def _own_name(config: Mapping[str, Any]) -> str:
-    return data_name(config, get(config, "data.eval") or ())
+def _as_result(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The evaluation of a metrics.jsonl's row, as its JSON file has it."""
+    ap = {key[3:]: value for key, value in row.items() if key.startswith("ap/")}
+    return {"protocol": "voc07", **row, "ap": ap}
+
+
+def _own_name(config: Mapping[str, Any], unnamed: str) -> str:
+    splits = get(config, "data.eval")
+    return data_name(config, splits) if splits else unnamed
 
 
 def _own_results(
-    results: Sequence[dict[str, Any]], config: Mapping[str, Any]
+    results: Sequence[dict[str, Any]], config: Mapping[str, Any], unnamed: str
 ) -> list[dict[str, Any]]:
     """Those on the run's own data by the run's own protocol."""
     return [
         result
         for result in results
-        if evaluation_set_of(result, config).name == _own_name(config)
+        if evaluation_set_of(result, config, unnamed).name == _own_name(config, unnamed)
         and result["protocol"] == (get(config, "eval.protocol") or "voc07")
     ]
 
@@ -127,23 +145,24 @@ def _scores_of(
     own: Sequence[Mapping[str, Any]],
     evaluated: Mapping[int, dict[str, Any]],
     config: Mapping[str, Any],
+    unnamed: str,
     is_best: bool,
 ) -> tuple[Score, ...]:
     """Every score of a step; of those with one protocol and data, the one that knows its data."""
     ours = [result for result in results if result["step"] == step]
     if not ours and step is not None and step in evaluated:
-        row = evaluated[step]
-        ap = {key[3:]: value for key, value in row.items() if key.startswith("ap/")}
-        ours = [{"protocol": "voc07", **row, "ap": ap}]
+        ours = [evaluated[step]]
     ours.sort(key=lambda result: "evaluation_set" not in result)
-    own_data = [evaluation_set_of(result, config) for result in own if result["step"] == step]
+    own_data = [evaluation_set_of(one, config, unnamed) for one in own if one["step"] == step]
     known = {data.fingerprint for data in own_data if data.fingerprint}
+    own_name = _own_name(config, unnamed)
     scores: dict[tuple[str, str, str | None], Score] = {}
     for result in ours:
-        for score in scores_of_result(result, config):
+        for score in scores_of_result(result, config, unnamed):
             data = score.data
-            is_own = data.fingerprint in known if known else data.name == _own_name(config)
-            score = Score(**{**vars(score), "notes": (CHOSEN_HERE,) if is_best and is_own else ()})
+            is_own = data.fingerprint in known if known else data.name == own_name
+            chosen_here = (CHOSEN_HERE,) if is_best and is_own else ()
+            score = dataclasses.replace(score, notes=score.notes + chosen_here)
             if data.fingerprint is None and any(
                 key[:2] == (score.protocol, data.name) for key in scores
             ):
@@ -156,6 +175,7 @@ def _training_data(
     evaluated: Mapping[int, Mapping[str, Any]],
     own: Sequence[Mapping[str, Any]],
     config: Mapping[str, Any],
+    unnamed: str,
 ) -> EvaluationSet:
     """What was evaluated on in training: that of a result with the number that training has noted.
 
@@ -164,28 +184,29 @@ def _training_data(
     for result in sorted(own, key=lambda one: "evaluation_set" not in one):
         noted, now = evaluated.get(result["step"], {}).get("mAP"), result.get("mAP")
         if noted is not None and now is not None and abs(noted - now) < _SAME_MEAN_AP:
-            return evaluation_set_of(result, config)
+            return evaluation_set_of(result, config, unnamed)
     changed = any(result["step"] in evaluated for result in own)
-    return EvaluationSet(_own_name(config) + ", as it was in training" * changed)
+    return EvaluationSet(_own_name(config, unnamed) + ", as it was in training" * changed)
 
 
 def _curves(evaluated: Mapping[int, Mapping[str, Any]], data: EvaluationSet) -> tuple[Curve, ...]:
     points: dict[str, list[tuple[float, float]]] = {}
     for _, row in sorted(evaluated.items()):
-        if row.get("mAP") is not None and "epoch" in row:
-            points.setdefault(row.get("protocol", "voc07"), []).append((row["epoch"], row["mAP"]))
+        if None not in (row.get("mAP"), row.get("epoch")):
+            points.setdefault(row["protocol"], []).append((row["epoch"], row["mAP"]))
     return tuple(Curve(protocol, data, tuple(line)) for protocol, line in points.items())
 
 
 def _epoch(step: int | None, history: Sequence[Mapping[str, Any]]) -> float | None:
-    return next((row["epoch"] for row in history if row["step"] == step and "epoch" in row), None)
+    epochs = (row.get("epoch") for row in history if row["step"] == step)
+    return next((epoch for epoch in epochs if epoch is not None), None)
 
 
 def _speed(history: Sequence[Mapping[str, Any]], device: Any) -> Speed | None:
     values = [
         row["images_per_second"]
         for row in history
-        if row.get("split") == "train" and row.get("images_per_second") is not None
+        if row["split"] == "train" and is_number(row.get("images_per_second"))
     ]
     if not values:
         return None

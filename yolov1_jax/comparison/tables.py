@@ -14,8 +14,8 @@ from yolov1_jax.comparison.entries import (
     DataGroup,
     Entry,
     Score,
-    group_data,
     key_of,
+    measured_on,
     protocols_of,
 )
 
@@ -71,7 +71,7 @@ def entries_table(entries: Sequence[Entry]) -> Table:
 def result_tables(entries: Sequence[Entry]) -> list[Table]:
     """The mAP, then the AP by class, on each evaluation set."""
     tables = []
-    for group in group_data(score.data for entry in entries for score in entry.scores):
+    for group in measured_on(entries):
         scores = scores_on(entries, group)
         tables.append(_mean_ap_table(entries, group, scores))
         if any(score.ap for _, score in scores):
@@ -91,7 +91,8 @@ def scores_on(entries: Sequence[Entry], group: DataGroup) -> list[tuple[int, Sco
 
 def score_notes(score: Score, group: DataGroup) -> tuple[str, ...]:
     """What must be said beside a number of this score."""
-    unproven = score.data.fingerprint is None and len(group.members) > 1
+    has_others = group.num_entries > 1 or group.data.fingerprint is not None
+    unproven = score.data.fingerprint is None and has_others
     return score.notes + (NO_FINGERPRINT,) * unproven
 
 

@@ -9,8 +9,8 @@ from yolov1_jax.comparison.entries import (
     Entry,
     EvaluationSet,
     Score,
-    group_data,
     key_of,
+    measured_on,
 )
 from yolov1_jax.comparison.tables import score_notes
 
@@ -52,7 +52,7 @@ def write_csv(path: pathlib.Path, entries: Sequence[Entry]) -> None:
 
 
 def _scores(entries: Sequence[Entry], entry: Entry) -> Iterator[dict[str, Any]]:
-    groups = group_data(score.data for one in entries for score in one.scores)
+    groups = measured_on(entries)
     for score in entry.scores:
         group = next(group for group in groups if score.data in group.members)
         about = {
