@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # initial weights, order of the images, augmentation
     config.image_size = 448  # pixels, both sides; images are stretched to it
     config.compute_dtype = "float32"  # or "bfloat16"; parameters and statistics stay float32
+    # (GPUs and TPUs multiply float32 in less unless JAX_DEFAULT_MATMUL_PRECISION=highest is set)
 
     config.data = data = ConfigDict()
     data.source = "tfds"  # "tfds" (PASCAL VOC), "folder" (a VOCdevkit-like tree) or "synthetic"
@@ -104,7 +105,7 @@ def get_config() -> ConfigDict:
     optimizer.epsilon = 1e-8  # adam
     optimizer.momentum = 0.9  # sgd
     optimizer.schedule = "constant"  # "constant", "step" or "cosine"
-    optimizer.warmup_epochs = 0.0  # linear from 0
+    optimizer.warmup_epochs = 0.0  # linear; the first update already has its share
     optimizer.decay_epochs = ()  # "step": where the rate is multiplied by decay_factor
     optimizer.decay_factor = 0.1
     optimizer.final_fraction = 0.0  # "cosine": of the learning rate, at the end

@@ -164,8 +164,12 @@ def test_the_exit_code_is_that_of_the_process_that_failed(fakes):
 
 
 def test_slurm_starts_the_same_program(fakes):
-    ended = run_script("slurm.sh", ["--workdir=a b"], fakes("srun", ECHO))
+    environment = {**fakes("srun", ECHO), "SLURM_CPUS_PER_TASK": "5"}
+    ended = run_script("slurm.sh", ["--workdir=a b"], environment)
     assert ended.returncode == 0
+    assert "[--cpus-per-task=5]" in ended.stdout
+    # JAX picks the GPU of a process among all those of the node.
+    assert "gpus" not in ended.stdout
     assert "[python][-m][yolov1_jax.main][--workdir=a b][--distributed]" in ended.stdout
 
 

@@ -117,6 +117,14 @@ def test_step_schedule():
     np.testing.assert_allclose(rates, [1.0, 1.0, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
 
 
+def test_two_decays_of_one_update_are_both_made():
+    """Two epochs of a short run may be one update."""
+    schedule = build_schedule(
+        "step", learning_rate=1.0, num_updates=10, decay_updates=[2, 2], decay_factor=0.1
+    )
+    np.testing.assert_allclose([float(schedule(1)), float(schedule(2))], [1.0, 0.01], rtol=1e-6)
+
+
 def test_cosine_schedule_ends_at_its_final_fraction():
     schedule = build_schedule(
         "cosine", learning_rate=2.0, num_updates=12, warmup_updates=2, final_fraction=0.1

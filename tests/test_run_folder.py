@@ -75,11 +75,13 @@ def test_a_run_of_another_model_is_refused(tmp_path, change):
         {"train__num_epochs": 3.0},
         {"optimizer__learning_rate": 0.5},
         {"train__accumulation_steps": 8},
+        {"model__pretrained": "moved/r18.pth"},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_what_may_change_is_told(tmp_path, caplog, change):
     run_folder.write_config(tmp_path, run_config())
+    (run_folder.checkpoints_dir(tmp_path) / "10").mkdir(parents=True)
     ((key, value),) = change.items()
     with caplog.at_level(logging.WARNING):
         run_folder.write_config(tmp_path, run_config(**change))

@@ -12,10 +12,6 @@ import os
 import pathlib
 import threading
 
-# The loader decodes and warps images on the cores that XLA computes on; oversubscribing them with
-# one thread pool per library costs more than it gives.
-os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
-
 import jax
 from absl import flags
 from ml_collections import config_flags

@@ -3,6 +3,7 @@
 Updates are counted in optimizer updates; with accumulation, one update takes several train steps.
 """
 
+import collections
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -34,8 +35,9 @@ def build_schedule(
     if name == "constant":
         schedule = optax.constant_schedule(learning_rate)
     elif name == "step":
+        decays = collections.Counter(map(int, decay_updates))  # of a short run, several in one
         schedule = optax.piecewise_constant_schedule(
-            learning_rate, {int(update): decay_factor for update in decay_updates}
+            learning_rate, {update: decay_factor**count for update, count in decays.items()}
         )
     elif name == "cosine":
         decay = optax.cosine_decay_schedule(

@@ -32,6 +32,8 @@ _PACKAGES = ("yolov1_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
 # What makes a checkpoint's arrays others, or mean something else: never changed in the middle of a
 # run. Of the last three it matters only whether they are in use.
 _FIXED = ("model", "image_size", "optimizer.name", "loss.xy_unit", "loss.class_loss")
+# But not what only the first step has read: files may move.
+_ONLY_AT_START = ("model.pretrained", "model.pretrained_format")
 _FIXED_USE = {
     "optimizer.ema_decay": lambda value: value is not None,
     "optimizer.clip_norm": lambda value: value is not None,
@@ -167,6 +169,7 @@ def _compare(workdir: pathlib.Path, old: ConfigDict, new: ConfigDict, *, warn: b
         key
         for key in changed
         if key in before  # else the run is older than the key, and has what is now its default
+        and key not in _ONLY_AT_START
         and (
             key in _FIXED
             or key.split(".")[0] in _FIXED

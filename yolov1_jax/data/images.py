@@ -1,7 +1,7 @@
 """Encoded images: what a file's header says, and its pixels as uint8 RGB.
 
-JPEG, PNG, BMP and WebP are read, whatever the file's name ends in: the formats that every build of
-OpenCV from 4.11 on and Pillow both decode. Pixels are always taken as stored: an EXIF orientation
+JPEG, PNG, BMP and WebP are read, whatever the file's name ends in: the formats that OpenCV
+and Pillow both decode in every build. Pixels are always taken as stored: an EXIF orientation
 is a matter of the annotation (see `folder.py`), not of decoding. No JAX here: loader workers
 decode, and they should not start a device.
 """

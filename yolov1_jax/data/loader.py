@@ -27,11 +27,16 @@ class Batches:
     It starts at once and stays a batch ahead.
 
     Args:
-      dataset: of dicts of arrays.
+      dataset: of dicts of arrays; endless. (At an end, grain's exceptions and frames would hold
+        each other, and with them a batch of each worker, whose shared memory would stay behind at
+        the exit of the interpreter.)
       num_workers: processes that make the batches; 0: threads of this process.
+      num_batches: to stop after; None never stops.
     """
 
-    def __init__(self, dataset: grain.MapDataset, num_workers: int) -> None:
+    def __init__(
+        self, dataset: grain.MapDataset, num_workers: int, num_batches: int | None = None
+    ) -> None:
         if num_workers > 0:
             batches = _in_workers(dataset, num_workers)
             resource_tracker.ensure_running()  # its start would let the signals through again
@@ -48,6 +53,7 @@ class Batches:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._iterators = iterators  # empty once closed
         self._next = self._reader.submit(_read, iterators)
+        self._num_left = num_batches
         # Also run at the exit of the interpreter, while the modules that closing needs still exist.
         self._close = weakref.finalize(self, _end, self._reader, iterators)
 
@@ -57,8 +63,13 @@ class Batches:
     def __next__(self) -> Batch:
         if not self._iterators:
             raise ValueError("these batches are closed")
+        if self._num_left == 0:
+            raise StopIteration
         batch = self._next.result()
-        self._next = self._reader.submit(_read, self._iterators)
+        if self._num_left is not None:
+            self._num_left -= 1
+        if self._num_left != 0:
+            self._next = self._reader.submit(_read, self._iterators)
         return batch
 
     def close(self) -> None:

@@ -109,9 +109,11 @@ def eval_batches(
       UserError: an argument out of range; from `next`, an image that does not decode.
     """
     rows = _rows_per_process(source, batch_size, process_count)
-    num_images = -(-len(source) // batch_size) * batch_size  # with the padding
-    dataset = grain.MapDataset.range(num_images).map(_EvalExample(source, image_size)).batch(rows)
-    return Batches(dataset[process_index::process_count], num_workers)
+    num_batches = -(-len(source) // batch_size)
+    example = _EvalExample(source, image_size)
+    dataset = grain.MapDataset.range(num_batches * batch_size).map(example).batch(rows)
+    dataset = dataset[process_index::process_count].repeat(None)
+    return Batches(dataset, num_workers, num_batches)
 
 
 def _rows_per_process(source: Source, batch_size: int, process_count: int) -> int:
@@ -171,7 +173,7 @@ class _TrainExample(grain.transforms.RandomMap):
         if keep.sum() > self.max_objects:
             raise UserError(
                 f"{record['image_id']}: expected at most {self.max_objects} objects (max_objects),"
-                f" found {keep.sum()}; raise max_objects"
+                f" found {keep.sum()}: the annotations have changed, start again"
             )
         labels, difficult = record["labels"][keep], record["difficult"][keep]
         image, boxes_xyxy, keep = augment(
