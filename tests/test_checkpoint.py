@@ -127,20 +127,6 @@ def test_only_damaged_checkpoints_end_the_run(tmp_path):
         checkpoints.restore_latest(abstract())
 
 
-def test_checkpoints_of_another_state_are_left_as_they_are(tmp_path):
-    """As another version of a library may have it: they are whole, only not to be read so."""
-    save_all(tmp_path, {1: None, 2: None})
-    other = {**abstract(), "more": jax.ShapeDtypeStruct((3,), np.float32)}
-    with (
-        Checkpoints(tmp_path) as checkpoints,
-        pytest.raises(UserError, match=r"\(steps \[1, 2\]; 2: .*versions of the libraries"),
-    ):
-        checkpoints.restore_latest(other)
-    with Checkpoints(tmp_path) as checkpoints:
-        state, _ = checkpoints.restore_latest(abstract())
-    assert int(state["step"]) == 2
-
-
 def test_reading_does_not_create_a_folder(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         Checkpoints(tmp_path / "nothing", read_only=True)

@@ -167,29 +167,22 @@ class Checkpoints:
         """The latest checkpoint that is whole; None if the run has none at all.
 
         Damaged ones are reported and set aside (renamed to `<step>.damaged`), so that training
-        writes that step again; but only where an older one can be read. If none can, the reason may
-        well be another one, such as other versions of the libraries.
+        writes that step again.
 
         Raises:
-          UserError: there are checkpoints, and none can be read. They are left as they are.
+          UserError: there are checkpoints, and every one is damaged.
         """
-        damaged: dict[int, str] = {}  # why, by step
-        for step in reversed(self.steps()):
+        steps = self.steps()
+        for step in reversed(steps):
             try:
-                restored = self.restore(step, abstract_state)
+                return self.restore(step, abstract_state)
             except DamagedCheckpoint as error:
-                damaged[step] = str(error)
-                continue
-            for other, reason in damaged.items():
-                log.warning("checkpoint %d is damaged and is set aside: %s", other, reason)
-                self._set_aside(other)
-            return restored
-        if damaged:
-            latest = max(damaged)
+                log.warning("checkpoint %d is damaged and is set aside: %s", step, error)
+                self._set_aside(step)
+        if steps:
             raise UserError(
                 f"expected a whole checkpoint in {self.directory}, found only damaged ones (steps "
-                f"{sorted(damaged)}; {latest}: {damaged[latest]}): go on with the versions of the "
-                "libraries in config.json, or start again with another --workdir"
+                f"{steps}, now renamed): start again with another --workdir"
             )
         return None
 
