@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from yolov1_jax.evaluation.annotated_images import AnnotatedImages, number_images
-from yolov1_jax.evaluation.detections import Detections, GroundTruth
+from yolov1_jax.evaluation.ground_truth import AnnotatedImages, number_images
+from yolov1_jax.yolo.detections import Detections, GroundTruth
 
 
 def images_of(*image_ids, truths=None, class_names=("cat", "dog")):

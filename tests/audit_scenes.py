@@ -3,7 +3,7 @@
 import numpy as np
 from slow_seed_protocol import random_output
 
-from yolov1_jax.grid import Predictions, encode_boxes
+from yolov1_jax.yolo.grid import Predictions, encode_boxes
 
 NUM_CLASSES = 4
 

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from yolov1_jax import grid
+from yolov1_jax.yolo import grid
 
 COLLISIONS = ("last", "first")
 CLASS_TARGETS = ("all", "winner")

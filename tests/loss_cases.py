@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from slow_loss import SlowTargets, slow_encode, slow_iou
 
-from yolov1_jax.grid import GridTargets, Predictions
-from yolov1_jax.loss import yolo_loss
+from yolov1_jax.yolo.grid import GridTargets, Predictions
+from yolov1_jax.yolo.loss import yolo_loss
 
 SWITCHES = {
     "objectness_target": ("iou", "one"),

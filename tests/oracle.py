@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from yolov1_jax import inference
-from yolov1_jax.boxes import xyxy_to_cxcywh
-from yolov1_jax.data.records import SourceReport
-from yolov1_jax.grid import Predictions, encode_boxes
-from yolov1_jax.sharding import batch_sharding, data_mesh
+from yolov1_jax.data.dataset import SourceReport
+from yolov1_jax.training import inference
+from yolov1_jax.training.sharding import batch_sharding, data_mesh
+from yolov1_jax.yolo.boxes import xyxy_to_cxcywh
+from yolov1_jax.yolo.grid import Predictions, encode_boxes
 
 GRID_SIZE = 7
 

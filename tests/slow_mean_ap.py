@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from yolov1_jax.evaluation.detections import Detections, GroundTruth
+from yolov1_jax.yolo.detections import Detections, GroundTruth
 
 
 def slow_evaluation(detections, ground_truth, label, protocol):

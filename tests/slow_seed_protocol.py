@@ -1,13 +1,14 @@
 """The PyTorch reference's measure, box by box as it is described, and outputs on which it matters.
 
-Boxes come in [0, 1] in multiples of 1/64, see test_seed_protocol.py, and are scaled to 448 pixels.
+Boxes come in [0, 1] in multiples of 1/64, see test_reference_protocol.py, and are scaled to 448
+pixels.
 """
 
 import itertools
 
 import numpy as np
 
-from yolov1_jax.evaluation.detections import GroundTruth
+from yolov1_jax.yolo.detections import GroundTruth
 
 
 def slow_iou(a, b):

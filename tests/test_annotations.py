@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from voc_tree import annotation_xml, object_xml
 
 from yolov1_jax.data.annotations import place_boxes, read_annotation
-from yolov1_jax.data.records import UnusableFile
+from yolov1_jax.data.dataset import UnusableFile
 from yolov1_jax.errors import UserError
 
 EVERY_ODDITY = (

@@ -14,9 +14,10 @@ from rich.console import Console
 from tiny_net import TinyNet
 from tiny_run import tiny_config
 
-from yolov1_jax import benchmark, experiment, timing
+from yolov1_jax import benchmark, timing
 from yolov1_jax.errors import UserError
-from yolov1_jax.train_step import make_predict_step
+from yolov1_jax.training import build as experiment
+from yolov1_jax.training.step import make_predict_step
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolov1_jax import boxes
+from yolov1_jax.yolo import boxes
 
 both_backends = pytest.mark.parametrize("xp", [np, jnp], ids=["numpy", "jax"])
 

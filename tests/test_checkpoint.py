@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolov1_jax.checkpoint import Checkpoints, DamagedCheckpoint, checksum
 from yolov1_jax.errors import UserError
-from yolov1_jax.sharding import data_mesh, replicated_sharding
+from yolov1_jax.training.checkpoint import Checkpoints, DamagedCheckpoint, checksum
+from yolov1_jax.training.sharding import data_mesh, replicated_sharding
 
 
 def state_at(step):
@@ -112,7 +112,9 @@ def test_a_damaged_latest_falls_back_to_the_one_before(tmp_path, caplog, damage)
 
 def test_content_that_changed_on_disk_is_noticed(tmp_path, monkeypatch):
     save_all(tmp_path, {1: None})
-    monkeypatch.setattr("yolov1_jax.checkpoint.checksum", lambda state: checksum(state) ^ 1)
+    monkeypatch.setattr(
+        "yolov1_jax.training.checkpoint.checksum", lambda state: checksum(state) ^ 1
+    )
     with (
         Checkpoints(tmp_path) as checkpoints,
         pytest.raises(DamagedCheckpoint, match="checksum"),

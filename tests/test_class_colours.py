@@ -1,7 +1,7 @@
 import numpy as np
 
-from yolov1_jax import class_colours
-from yolov1_jax.class_colours import NUM_COLOURS, class_colour, text_colour
+from yolov1_jax.visualization import class_colours
+from yolov1_jax.visualization.class_colours import NUM_COLOURS, class_colour, text_colour
 
 
 def test_a_class_keeps_its_colour():

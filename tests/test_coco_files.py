@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from annotated_sets import found, images_of, truth
 
+from yolov1_jax.evaluation.average_precision import inclusive_overlap
 from yolov1_jax.evaluation.coco_files import (
     coco_annotations,
     coco_results,
@@ -15,7 +16,6 @@ from yolov1_jax.evaluation.coco_files import (
     read_coco_results,
     to_coco_boxes,
 )
-from yolov1_jax.evaluation.mean_ap import inclusive_overlap
 from yolov1_jax.evaluation.results import ResultsFileError
 
 IMAGES = images_of(

@@ -21,7 +21,7 @@ from yolov1_jax.comparison.audited import open_results_file, open_run
 from yolov1_jax.comparison.published import published
 from yolov1_jax.comparison.rules import Rules
 from yolov1_jax.errors import UserError
-from yolov1_jax.file_evaluation import DetectionsOf, open_annotations
+from yolov1_jax.evaluation.file_evaluation import DetectionsOf, open_annotations
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NOTHING = DetectionsOf()

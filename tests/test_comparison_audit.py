@@ -15,8 +15,8 @@ from yolov1_jax.comparison.audit_tables import audit_tables, write_audit_csv
 from yolov1_jax.comparison.rules import join_objects
 from yolov1_jax.comparison.selection import FileDetections, NetworkBoxes
 from yolov1_jax.errors import UserError
-from yolov1_jax.evaluation.detections import Detections, GroundTruth
-from yolov1_jax.grid import Predictions, encode_boxes
+from yolov1_jax.yolo.detections import Detections, GroundTruth
+from yolov1_jax.yolo.grid import Predictions, encode_boxes
 
 OPTIONS = {
     "xy_unit": "image",

@@ -18,10 +18,10 @@ from yolov1_jax.comparison.rules import (
 )
 from yolov1_jax.comparison.selection import FileDetections, NetworkBoxes
 from yolov1_jax.detector import detections_from_predictions
-from yolov1_jax.evaluation.detections import GroundTruth
-from yolov1_jax.evaluation.mean_ap import evaluate_detections
-from yolov1_jax.evaluation.seed_protocol import evaluate_seed
-from yolov1_jax.grid import decode_boxes
+from yolov1_jax.evaluation.average_precision import evaluate_detections
+from yolov1_jax.evaluation.reference_protocol import evaluate_seed
+from yolov1_jax.yolo.detections import GroundTruth
+from yolov1_jax.yolo.grid import decode_boxes
 
 NAMES = [str(label) for label in range(NUM_CLASSES)]
 

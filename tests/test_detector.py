@@ -7,7 +7,7 @@ from PIL import Image
 from yolov1_jax.data.transforms import resize_image
 from yolov1_jax.detector import Detector, detections_from_predictions
 from yolov1_jax.errors import UserError
-from yolov1_jax.grid import Predictions
+from yolov1_jax.yolo.grid import Predictions
 
 SELECT = {
     "xy_unit": "cell",

@@ -13,9 +13,9 @@ import pytest
 from annotated_sets import images_of
 from slow_mean_ap import random_images, slow_class
 
-from yolov1_jax.evaluation.detections import Detections
-from yolov1_jax.evaluation.mean_ap import inclusive_overlap
-from yolov1_jax.scoring import score_results_file
+from yolov1_jax.evaluation.average_precision import inclusive_overlap
+from yolov1_jax.evaluation.evaluator import score_results_file
+from yolov1_jax.yolo.detections import Detections
 
 CLASSES = ("found", "lost", "without objects", "difficult only", "never there", "crowded")
 

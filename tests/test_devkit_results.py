@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from annotated_sets import found, images_of
 
-from yolov1_jax.evaluation.detections import Detections
 from yolov1_jax.evaluation.devkit_results import read_devkit_results, write_devkit_results
 from yolov1_jax.evaluation.results import ResultsFileError
+from yolov1_jax.yolo.detections import Detections
 
 IMAGES = images_of("VOC2007/000005", "VOC2007/000007")
 LINE = "000005 0.5 1 2 30 40\n"

@@ -5,9 +5,9 @@ import time
 import numpy as np
 
 from yolov1_jax.detector import detections_from_predictions
-from yolov1_jax.evaluation.detections import GroundTruth
-from yolov1_jax.evaluation.mean_ap import evaluate_detections
-from yolov1_jax.grid import Predictions
+from yolov1_jax.evaluation.average_precision import evaluate_detections
+from yolov1_jax.yolo.detections import GroundTruth
+from yolov1_jax.yolo.grid import Predictions
 
 IMAGES, SIDE, BOXES, CLASSES = 4952, 7, 2, 20  # VOC2007 test has 4,952 images; 98 boxes of each
 

@@ -3,10 +3,10 @@ import pytest
 from voc_tree import VocTree
 
 from yolov1_jax.data.annotations import Annotation
+from yolov1_jax.data.dataset import SourceReport, UnusableFile
 from yolov1_jax.data.examination import examine, read_both
 from yolov1_jax.data.image_sets import ListedImage
 from yolov1_jax.data.images import ImageHeader
-from yolov1_jax.data.records import SourceReport, UnusableFile
 
 LISTED = ListedImage("own/a", "own/JPEGImages/a.png", "own/Annotations/a.xml")
 

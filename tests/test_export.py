@@ -16,9 +16,9 @@ from yolov1_jax import config as configs
 from yolov1_jax.detector import restore_variables
 from yolov1_jax.errors import UserError
 from yolov1_jax.export import export_weights
-from yolov1_jax.pretrained import load_pretrained
+from yolov1_jax.training.pretrained import load_pretrained
+from yolov1_jax.weights.safetensors_file import read_metadata, read_weights
 from yolov1_jax.weights.torchvision import load_backbone
-from yolov1_jax.weights.weights_file import read_metadata, read_weights
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

@@ -12,13 +12,13 @@ from rich.console import Console
 from tiny_run import tiny_config
 from voc_tree import VocTree, annotation_xml, encode, object_xml, pixels
 
-from yolov1_jax import run_folder
 from yolov1_jax.data.synthetic import SyntheticSource
 from yolov1_jax.errors import UserError
 from yolov1_jax.evaluation.coco_files import coco_annotations, coco_results
-from yolov1_jax.evaluation.detections import Detections
-from yolov1_jax.file_evaluation import DetectionsOf, evaluate_file
-from yolov1_jax.scoring import annotated_images
+from yolov1_jax.evaluation.evaluator import annotated_images
+from yolov1_jax.evaluation.file_evaluation import DetectionsOf, evaluate_file
+from yolov1_jax.training import run_folder
+from yolov1_jax.yolo.detections import Detections
 
 CAT, DOG = object_xml("cat", (1, 1, 10, 10)), object_xml("dog", (21, 21, 40, 40))
 

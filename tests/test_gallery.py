@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from yolov1_jax import gallery
-from yolov1_jax.evaluation.detections import Detections, GroundTruth
-from yolov1_jax.gallery import draw_gallery
+from yolov1_jax.visualization import gallery
+from yolov1_jax.visualization.gallery import draw_gallery
+from yolov1_jax.yolo.detections import Detections, GroundTruth
 
 NOTHING = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
 NO_TRUTH = GroundTruth(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))

@@ -12,7 +12,7 @@ import pytest
 from grid_scenes import CLASS_TARGETS, COLLISIONS, UNITS, encode_targets, occupied, padded
 from slow_loss import slow_encode
 
-from yolov1_jax import grid
+from yolov1_jax.yolo import grid
 
 # ---------------------------------------------------------------------------- split_predictions
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from yolov1_jax.evaluation.detections import GroundTruth
 from yolov1_jax.evaluation.grid_objects import grid_objects
+from yolov1_jax.yolo.detections import GroundTruth
 
 # Places that do not overlap, each in its own cell of a 2 x 2 grid.
 UPPER, LOWER, RIGHT = (0, 0, 20, 20), (0, 32, 20, 52), (32, 0, 52, 20)

@@ -10,7 +10,7 @@ from grid_scenes import UNITS, cell_of, encode_targets, occupied, padded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolov1_jax import grid
+from yolov1_jax.yolo import grid
 
 # -------------------------------------------------------------------- encode_boxes, decode_boxes
 

@@ -3,8 +3,8 @@ import os
 import pytest
 from voc_tree import VocTree
 
+from yolov1_jax.data.dataset import SourceReport
 from yolov1_jax.data.image_sets import list_images
-from yolov1_jax.data.records import SourceReport
 from yolov1_jax.errors import UserError
 
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageOps
 from voc_tree import encode, exif, pixels
 
+from yolov1_jax.data.dataset import UnusableFile
 from yolov1_jax.data.images import ImageHeader, _read_header, decode_image, read_header, upright
-from yolov1_jax.data.records import UnusableFile
 from yolov1_jax.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)
@@ -83,7 +83,7 @@ class TestDecodeImage:
 
     def test_needs_no_jax(self):
         # A loader worker that imports JAX may try to take the accelerator.
-        code = "import sys, yolov1_jax.data.folder; sys.exit('jax' in sys.modules)"
+        code = "import sys, yolov1_jax.data.voc_folder; sys.exit('jax' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

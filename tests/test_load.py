@@ -11,11 +11,11 @@ import pytest
 from tiny_run import random_state, save_run, tiny_config
 
 import yolov1_jax
-from yolov1_jax import run_folder
 from yolov1_jax.data.synthetic import SyntheticSource
 from yolov1_jax.detector import load, restore_variables
 from yolov1_jax.errors import UserError
-from yolov1_jax.optimizer import averaged_weights
+from yolov1_jax.training import run_folder
+from yolov1_jax.training.optimizer import averaged_weights
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

@@ -21,8 +21,8 @@ from loss_cases import (
 )
 from slow_loss import SlowTargets, slow_loss
 
-from yolov1_jax.grid import GridTargets, Predictions
-from yolov1_jax.loss import yolo_loss
+from yolov1_jax.yolo.grid import GridTargets, Predictions
+from yolov1_jax.yolo.loss import yolo_loss
 
 # ------------------------------------------------------------------------------- one cell by hand
 

@@ -22,9 +22,9 @@ from loss_cases import (
 )
 from slow_loss import TERMS, SlowTargets, slow_loss
 
-from yolov1_jax import grid
-from yolov1_jax.grid import Predictions
-from yolov1_jax.loss import yolo_loss
+from yolov1_jax.yolo import grid
+from yolov1_jax.yolo.grid import Predictions
+from yolov1_jax.yolo.loss import yolo_loss
 
 # Any two switches meet in all four ways; the rest is the business of the slow loops.
 IMAGE_UNITS = [COMBINATIONS[number] for number in (0, 5, 9, 12)]

@@ -16,9 +16,9 @@ from loss_cases import (
 )
 from slow_loss import TERMS, SlowTargets, slow_encode, slow_loss
 
-from yolov1_jax import grid
-from yolov1_jax.grid import GridTargets
-from yolov1_jax.loss import yolo_loss
+from yolov1_jax.yolo import grid
+from yolov1_jax.yolo.grid import GridTargets
+from yolov1_jax.yolo.loss import yolo_loss
 
 
 def gradient_parts(result, slow, index):

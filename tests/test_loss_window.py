@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolov1_jax.loss_window import LossWindow, NonFiniteLoss, check_finite_state
+from yolov1_jax.training.loss_window import LossWindow, NonFiniteLoss, check_finite_state
 
 NAMES = [
     "loss",

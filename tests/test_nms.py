@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from yolov1_jax.evaluation import nms
-from yolov1_jax.evaluation.nms import select_detections
+from yolov1_jax.yolo import nms
+from yolov1_jax.yolo.nms import select_detections
 
 
 def slow_iou(a, b):

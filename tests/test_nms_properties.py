@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from yolov1_jax.boxes import iou_xyxy
-from yolov1_jax.evaluation.nms import select_detections
+from yolov1_jax.yolo.boxes import iou_xyxy
+from yolov1_jax.yolo.nms import select_detections
 
 properties = settings(derandomize=True, deadline=None, max_examples=150)
 NUM_CLASSES = 3

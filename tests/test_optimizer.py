@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from yolov1_jax.optimizer import averaged_weights, build_optimizer, build_schedule
+from yolov1_jax.training.optimizer import averaged_weights, build_optimizer, build_schedule
 
 
 def run(optimizer, params, gradients):

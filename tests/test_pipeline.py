@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+from yolov1_jax.data.dataset import Record, SourceReport
 from yolov1_jax.data.pipeline import _TrainExample, eval_batches, train_batches
-from yolov1_jax.data.records import Record, SourceReport
 from yolov1_jax.data.transforms import Augmentation
 from yolov1_jax.errors import UserError
 

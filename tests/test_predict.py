@@ -12,8 +12,8 @@ from PIL import Image
 
 from yolov1_jax import predict
 from yolov1_jax.errors import UserError
-from yolov1_jax.evaluation.detections import Detections
 from yolov1_jax.predict import plan, predict_files
+from yolov1_jax.yolo.detections import Detections
 
 NAMES = ("cat", "dog")
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental import multihost_utils
 
-from yolov1_jax.checkpoint import Checkpoints
-from yolov1_jax.preemption import StopRequested, StopSignal
+from yolov1_jax.training.checkpoint import Checkpoints
+from yolov1_jax.training.preemption import StopRequested, StopSignal
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -9,14 +9,14 @@ from tiny_run import random_state, tiny_config
 from torch_files import state_dict, zip_file
 
 from yolov1_jax import config as configs
-from yolov1_jax import experiment
 from yolov1_jax.errors import UserError
-from yolov1_jax.optimizer import averaged_weights
-from yolov1_jax.pretrained import load_pretrained, with_pretrained
-from yolov1_jax.sharding import data_mesh, replicated_sharding
-from yolov1_jax.weights.detector_formats import DETECTOR_FORMATS, describe, to_detector
+from yolov1_jax.training import build as experiment
+from yolov1_jax.training.optimizer import averaged_weights
+from yolov1_jax.training.pretrained import load_pretrained, with_pretrained
+from yolov1_jax.training.sharding import data_mesh, replicated_sharding
+from yolov1_jax.weights.formats import DETECTOR_FORMATS, describe, to_detector
+from yolov1_jax.weights.safetensors_file import WeightsFile, read_weights
 from yolov1_jax.weights.torchvision import to_torchvision
-from yolov1_jax.weights.weights_file import WeightsFile, read_weights
 
 
 def config_of(format_name, **changes):

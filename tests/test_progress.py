@@ -4,8 +4,8 @@ import re
 import pytest
 from rich.console import Console
 
-from yolov1_jax import progress
-from yolov1_jax.progress import Progress
+from yolov1_jax.training import progress
+from yolov1_jax.training.progress import Progress
 
 ROW = {
     "split": "train",

@@ -16,10 +16,10 @@ from setuptools import find_packages
 
 from configs import r34
 from yolov1_jax import config as configs
-from yolov1_jax import experiment
 from yolov1_jax.detector import detections_from_predictions
-from yolov1_jax.grid import Predictions
 from yolov1_jax.models.yolov1 import YOLOv1
+from yolov1_jax.training import build as experiment
+from yolov1_jax.yolo.grid import Predictions
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ABLATION_FILES = sorted(
@@ -227,7 +227,7 @@ def test_every_update_is_of_all_its_batches():
 
 
 def test_detection_keeps_the_last_candidate_and_scores_of_one_and_more():
-    """What `seed` loses, by its tests in test_seed_protocol.py."""
+    """What `seed` loses, by its tests in test_reference_protocol.py."""
     boxes = np.zeros((1, 1, 1, 2, 4))
     boxes[0, 0, 0] = [[0.25, 0.25, 0.2, 0.2], [0.75, 0.75, 0.2, 0.2]]
     predictions = Predictions(boxes, np.array([[[[1.0, 1.5]]]]), np.ones((1, 1, 1, 1)))

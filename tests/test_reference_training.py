@@ -15,9 +15,9 @@ from golden.differences import largest
 from golden.jax_training import CONFIG, TARGET_OPTIONS, JaxTraining, batch_of
 from golden.resnet_cases import TRAINING_CASES
 
-from yolov1_jax.boxes import cxcywh_to_xyxy, iou_xyxy
-from yolov1_jax.grid import boxes_around_cell, encode_boxes, encode_targets, split_predictions
-from yolov1_jax.loss import responsible_boxes
+from yolov1_jax.yolo.boxes import cxcywh_to_xyxy, iou_xyxy
+from yolov1_jax.yolo.grid import boxes_around_cell, encode_boxes, encode_targets, split_predictions
+from yolov1_jax.yolo.loss import responsible_boxes
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "training_golden.npz")
 TERMS = ("xy", "wh", "object", "no_object", "class")

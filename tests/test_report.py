@@ -4,11 +4,11 @@ import math
 import numpy as np
 from PIL import Image
 from rich.console import Console
-from test_figures import eval_row, make_evaluation, train_row
+from test_plots import eval_row, make_evaluation, train_row
 
-from yolov1_jax.coco_ap import evaluate_coco
-from yolov1_jax.evaluation.detections import Detections, GroundTruth
-from yolov1_jax.report import ap_table, protocol_table, write_report
+from yolov1_jax.evaluation.coco import evaluate_coco
+from yolov1_jax.visualization.report import ap_table, protocol_table, write_report
+from yolov1_jax.yolo.detections import Detections, GroundTruth
 
 NAMES = ["class 0", "class 1", "class 2"]
 

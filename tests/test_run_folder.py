@@ -12,8 +12,8 @@ from tiny_run import save_run, tiny_config
 
 from configs import quickstart, r34
 from yolov1_jax import config as configs
-from yolov1_jax import run_folder
 from yolov1_jax.errors import UserError
+from yolov1_jax.training import run_folder
 
 
 def run_config(**changes):

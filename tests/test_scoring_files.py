@@ -7,10 +7,10 @@ import pytest
 from annotated_sets import images_of, truth
 from oracle import ODD_SIZES
 
-from yolov1_jax import scoring
 from yolov1_jax.errors import UserError
-from yolov1_jax.evaluation.detections import Detections
+from yolov1_jax.evaluation import evaluator as scoring
 from yolov1_jax.evaluation.results_files import write_results
+from yolov1_jax.yolo.detections import Detections
 
 BOX = (1, 1, 9, 9)
 

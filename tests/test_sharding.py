@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from yolov1_jax.errors import UserError
-from yolov1_jax.sharding import (
+from yolov1_jax.training.sharding import (
     batch_sharding,
     check_batch_size,
     data_mesh,

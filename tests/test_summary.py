@@ -5,9 +5,9 @@ import pytest
 from rich.console import Console
 from voc_tree import VocTree, annotation_xml, object_xml
 
-from yolov1_jax.data.folder import FolderSource
-from yolov1_jax.data.records import Record, SourceReport
+from yolov1_jax.data.dataset import Record, SourceReport
 from yolov1_jax.data.summary import print_summary, summarise
+from yolov1_jax.data.voc_folder import FolderSource
 
 
 class Boxes:

@@ -9,8 +9,8 @@ import safetensors.numpy
 
 from yolov1_jax.errors import UserError
 from yolov1_jax.models.yolov1 import YOLOv1
+from yolov1_jax.weights.safetensors_file import read_safetensors
 from yolov1_jax.weights.torchvision import load_backbone, to_torchvision, torchvision_name
-from yolov1_jax.weights.weights_file import read_safetensors
 
 
 def abstract_variables(backbone_name="resnet18", **fields):

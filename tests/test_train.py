@@ -3,9 +3,10 @@
 import pytest
 from tiny_run import tiny_config
 
-from yolov1_jax import experiment, run_folder
 from yolov1_jax.errors import UserError
 from yolov1_jax.train import train_and_evaluate
+from yolov1_jax.training import build as experiment
+from yolov1_jax.training import run_folder
 
 
 def config_with(**changes):

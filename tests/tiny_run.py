@@ -5,10 +5,11 @@ import numpy as np
 
 from configs import quickstart
 from yolov1_jax import config as configs
-from yolov1_jax import experiment, run_folder
-from yolov1_jax.checkpoint import Checkpoints
 from yolov1_jax.data.synthetic import SyntheticSource
-from yolov1_jax.train_step import create_train_state
+from yolov1_jax.training import build as experiment
+from yolov1_jax.training import run_folder
+from yolov1_jax.training.checkpoint import Checkpoints
+from yolov1_jax.training.step import create_train_state
 
 
 def tiny_config(**changes):

@@ -31,26 +31,28 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from yolov1_jax import command_line, experiment, run_folder
+from yolov1_jax import command_line
+from yolov1_jax.data.dataset import Source
 from yolov1_jax.data.pipeline import train_batches
-from yolov1_jax.data.records import Source
 from yolov1_jax.data.summary import summarise
 from yolov1_jax.detector import detections_from_predictions
 from yolov1_jax.errors import RunError
-from yolov1_jax.grid import Predictions
-from yolov1_jax.sharding import (
+from yolov1_jax.timing import Timing, loader_rate, matmul_flops, repeat
+from yolov1_jax.training import build as experiment
+from yolov1_jax.training import run_folder
+from yolov1_jax.training.sharding import (
     batch_sharding,
     data_mesh,
     replicated_sharding,
     shard_batch,
 )
-from yolov1_jax.timing import Timing, loader_rate, matmul_flops, repeat
-from yolov1_jax.train_step import (
+from yolov1_jax.training.step import (
     create_train_state,
     inference_variables,
     make_predict_step,
     make_train_step,
 )
+from yolov1_jax.yolo.grid import Predictions
 
 
 def flops_of(compiled: jax.stages.Compiled) -> float:

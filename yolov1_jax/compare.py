@@ -43,8 +43,8 @@ from yolov1_jax.comparison.runs import read_run
 from yolov1_jax.comparison.tables import Table
 from yolov1_jax.comparison.values import write_csv
 from yolov1_jax.errors import UserError
-from yolov1_jax.file_evaluation import DetectionsOf, open_annotations
-from yolov1_jax.scoring import score_results_file
+from yolov1_jax.evaluation.evaluator import score_results_file
+from yolov1_jax.evaluation.file_evaluation import DetectionsOf, open_annotations
 
 READING = (
     "Numbers compare within a column. Another table is other data, another column another protocol."

@@ -13,17 +13,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from yolov1_jax import experiment, run_folder
-from yolov1_jax.boxes import cxcywh_to_xyxy
-from yolov1_jax.checkpoint import Checkpoints, DamagedCheckpoint, abstract_tree
+from yolov1_jax.data.dataset import UnusableFile
 from yolov1_jax.data.images import read_upright
-from yolov1_jax.data.records import UnusableFile
 from yolov1_jax.data.transforms import resize_image
 from yolov1_jax.errors import UserError
-from yolov1_jax.evaluation.detections import Detections
-from yolov1_jax.evaluation.nms import select_detections
-from yolov1_jax.grid import Predictions, decode_boxes
-from yolov1_jax.train_step import create_train_state, inference_variables, make_predict_step
+from yolov1_jax.training import build as experiment
+from yolov1_jax.training import run_folder
+from yolov1_jax.training.checkpoint import Checkpoints, DamagedCheckpoint, abstract_tree
+from yolov1_jax.training.step import create_train_state, inference_variables, make_predict_step
+from yolov1_jax.yolo.boxes import cxcywh_to_xyxy
+from yolov1_jax.yolo.detections import Detections
+from yolov1_jax.yolo.grid import Predictions, decode_boxes
+from yolov1_jax.yolo.nms import select_detections
 
 ImageLike = str | pathlib.Path | np.ndarray
 

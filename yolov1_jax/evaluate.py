@@ -30,24 +30,26 @@ import numpy as np
 from absl import flags
 from rich.console import Console
 
-from yolov1_jax import command_line, experiment, run_folder
+from yolov1_jax import command_line
 from yolov1_jax import config as configs
+from yolov1_jax.data.dataset import Source
 from yolov1_jax.data.images import decode_image
-from yolov1_jax.data.records import Source
 from yolov1_jax.detector import restore_variables
 from yolov1_jax.errors import UserError
-from yolov1_jax.evaluation.results_files import FORMATS, write_results
-from yolov1_jax.file_evaluation import DetectionsOf, evaluate_file, print_result
-from yolov1_jax.inference import predict_with
-from yolov1_jax.report import write_report
-from yolov1_jax.scoring import (
+from yolov1_jax.evaluation.evaluator import (
     PROTOCOLS,
     Result,
     annotated_images,
     evaluate_predictions,
     evaluation_summary,
 )
-from yolov1_jax.sharding import data_mesh, replicated_sharding
+from yolov1_jax.evaluation.file_evaluation import DetectionsOf, evaluate_file, print_result
+from yolov1_jax.evaluation.results_files import FORMATS, write_results
+from yolov1_jax.training import build as experiment
+from yolov1_jax.training import run_folder
+from yolov1_jax.training.inference import predict_with
+from yolov1_jax.training.sharding import data_mesh, replicated_sharding
+from yolov1_jax.visualization.report import write_report
 
 
 def report(

@@ -25,13 +25,14 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from yolov1_jax import command_line, run_folder
+from yolov1_jax import command_line
 from yolov1_jax.config import flatten
 from yolov1_jax.detector import restore_variables
 from yolov1_jax.errors import UserError
-from yolov1_jax.weights.detector_formats import DETECTOR_FORMATS, describe, to_detector
+from yolov1_jax.training import run_folder
+from yolov1_jax.weights.formats import DETECTOR_FORMATS, describe, to_detector
+from yolov1_jax.weights.safetensors_file import write_safetensors
 from yolov1_jax.weights.torchvision import to_torchvision
-from yolov1_jax.weights.weights_file import write_safetensors
 
 FORMATS = ("backbone", *DETECTOR_FORMATS)
 

@@ -33,13 +33,13 @@ from absl import flags
 from PIL import Image
 
 from yolov1_jax import command_line
+from yolov1_jax.data.dataset import UnusableFile
 from yolov1_jax.data.images import EXTENSIONS, read_upright
-from yolov1_jax.data.records import UnusableFile
 from yolov1_jax.detector import load
-from yolov1_jax.drawing import DRAWN_SCORE, draw_objects
 from yolov1_jax.errors import UserError
-from yolov1_jax.evaluation.detections import Detections
-from yolov1_jax.run_folder import read_config, write_json
+from yolov1_jax.training.run_folder import read_config, write_json
+from yolov1_jax.visualization.draw import DRAWN_SCORE, draw_objects
+from yolov1_jax.yolo.detections import Detections
 
 _IMAGES_AT_ONCE = 32  # decoded images held in memory
 

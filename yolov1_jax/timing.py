@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from yolov1_jax.sharding import batch_sharding, data_mesh, replicated_sharding
+from yolov1_jax.training.sharding import batch_sharding, data_mesh, replicated_sharding
 
 _MATMUL_SIZES = (1024, 2048, 4096, 8192)
 _LONG_ENOUGH = 0.1  # seconds of a matrix product, beside which starting it is nothing

@@ -11,33 +11,36 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from yolov1_jax import config as configs
-from yolov1_jax import evaluate, experiment, run_folder, scoring
-from yolov1_jax.checkpoint import Checkpoints, abstract_tree
-from yolov1_jax.clock import Clock
+from yolov1_jax import evaluate
+from yolov1_jax.data.dataset import Source
 from yolov1_jax.data.pipeline import train_batches
-from yolov1_jax.data.records import Source
 from yolov1_jax.data.summary import print_summary, summarise
 from yolov1_jax.detector import read_image
-from yolov1_jax.evaluation.annotated_images import AnnotatedImages
-from yolov1_jax.inference import predict_source
-from yolov1_jax.loss_window import LossWindow, check_finite_state
-from yolov1_jax.metric_writer import MetricWriter, read_metrics
-from yolov1_jax.preemption import StopRequested, StopSignal
-from yolov1_jax.pretrained import check_pretrained, with_pretrained
-from yolov1_jax.report import ap_table
-from yolov1_jax.sharding import (
+from yolov1_jax.evaluation import evaluator as scoring
+from yolov1_jax.evaluation.ground_truth import AnnotatedImages
+from yolov1_jax.training import build as experiment
+from yolov1_jax.training import run_folder
+from yolov1_jax.training.checkpoint import Checkpoints, abstract_tree
+from yolov1_jax.training.clock import Clock
+from yolov1_jax.training.inference import predict_source
+from yolov1_jax.training.loss_window import LossWindow, check_finite_state
+from yolov1_jax.training.metrics import MetricWriter, read_metrics
+from yolov1_jax.training.preemption import StopRequested, StopSignal
+from yolov1_jax.training.pretrained import check_pretrained, with_pretrained
+from yolov1_jax.training.sharding import (
     batch_sharding,
     data_mesh,
     replicated_sharding,
     shard_batch,
 )
-from yolov1_jax.train_step import (
+from yolov1_jax.training.step import (
     TrainState,
     create_train_state,
     inference_variables,
     make_predict_step,
     make_train_step,
 )
+from yolov1_jax.visualization.report import ap_table
 
 # What of a batch the train step reads; the rest stays on the host.
 DEVICE_KEYS = ("image", "boxes_xyxy", "labels", "valid")

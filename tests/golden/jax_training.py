@@ -14,13 +14,13 @@ from jax.typing import DTypeLike
 
 from configs import r34
 from yolov1_jax import config as configs
-from yolov1_jax import experiment
-from yolov1_jax.grid import encode_targets, split_predictions
-from yolov1_jax.loss import yolo_loss
 from yolov1_jax.models.batch_norm import BatchNorm
 from yolov1_jax.models.resnet import BasicBlock, Bottleneck
 from yolov1_jax.models.yolov1 import YOLOv1
-from yolov1_jax.train_step import TrainState, make_train_step
+from yolov1_jax.training import build as experiment
+from yolov1_jax.training.step import TrainState, make_train_step
+from yolov1_jax.yolo.grid import encode_targets, split_predictions
+from yolov1_jax.yolo.loss import yolo_loss
 
 CONFIG = r34.get_config()
 TARGET_OPTIONS = experiment.target_options(CONFIG)

@@ -9,7 +9,7 @@ from golden import make_pth_golden, make_resnet_golden, make_training_golden
 from golden.differences import largest, worst
 from golden.pth_values import expected
 
-from yolov1_jax.weights.weights_file import read_weights
+from yolov1_jax.weights.safetensors_file import read_weights
 
 
 @pytest.mark.parametrize("script", [make_resnet_golden, make_training_golden])

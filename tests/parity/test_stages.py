@@ -18,10 +18,10 @@ from golden.jax_training import LOSS_OPTIONS, TARGET_OPTIONS
 from golden.resnet_cases import CASES, FULL_CASES
 from golden.scenes import scenes
 
-from yolov1_jax.boxes import cxcywh_to_xyxy, iou_xyxy
-from yolov1_jax.grid import boxes_around_cell, encode_boxes, encode_targets, split_predictions
-from yolov1_jax.loss import responsible_boxes, yolo_loss
 from yolov1_jax.models.yolov1 import normalize
+from yolov1_jax.yolo.boxes import cxcywh_to_xyxy, iou_xyxy
+from yolov1_jax.yolo.grid import boxes_around_cell, encode_boxes, encode_targets, split_predictions
+from yolov1_jax.yolo.loss import responsible_boxes, yolo_loss
 
 GRID, NUM_CLASSES, NUM_IMAGES = 7, 20, 64
 PRECISIONS = {"float64": 1e-12, "float32": 1e-5}

@@ -10,7 +10,7 @@ import numpy as np
 
 from yolov1_jax.comparison.audit import Audit, Line, Verdict
 from yolov1_jax.comparison.tables import Cell, Table
-from yolov1_jax.evaluation.mean_ap import recall_and_precision
+from yolov1_jax.evaluation.average_precision import recall_and_precision
 
 _EXAMPLES_OF_A_KIND = 2
 _LINE_COLUMNS = (

@@ -6,17 +6,18 @@ from typing import NamedTuple
 import numpy as np
 from rich.console import Console
 
-from yolov1_jax import experiment, run_folder
 from yolov1_jax.comparison.rules import Objects, join_objects
 from yolov1_jax.comparison.selection import FileDetections, NetworkBoxes, Selection
 from yolov1_jax.detector import restore_variables
 from yolov1_jax.errors import UserError
-from yolov1_jax.evaluation.annotated_images import AnnotatedImages
+from yolov1_jax.evaluation.evaluator import PROTOCOLS, annotated_images, evaluate_predictions
+from yolov1_jax.evaluation.ground_truth import AnnotatedImages
 from yolov1_jax.evaluation.results import ResultsFileError
 from yolov1_jax.evaluation.results_files import read_results
-from yolov1_jax.inference import predict_with
-from yolov1_jax.scoring import PROTOCOLS, annotated_images, evaluate_predictions
-from yolov1_jax.sharding import data_mesh, replicated_sharding
+from yolov1_jax.training import build as experiment
+from yolov1_jax.training import run_folder
+from yolov1_jax.training.inference import predict_with
+from yolov1_jax.training.sharding import data_mesh, replicated_sharding
 
 
 class Audited(NamedTuple):

@@ -7,7 +7,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from yolov1_jax.class_colours import class_colour
 from yolov1_jax.comparison.entries import (
     Curve,
     DataGroup,
@@ -20,7 +19,8 @@ from yolov1_jax.comparison.entries import (
 )
 from yolov1_jax.comparison.run_tables import curves_on
 from yolov1_jax.comparison.tables import percent, scores_on
-from yolov1_jax.figures import INK, LINE_COLOURS, in_house_style
+from yolov1_jax.visualization.class_colours import class_colour
+from yolov1_jax.visualization.plots import INK, LINE_COLOURS, in_house_style
 
 _COLUMN_WIDTH, _CURVE_HEIGHT, _ROW_HEIGHT, _FRAME_HEIGHT = 6.6, 3.4, 0.27, 1.1  # inches
 _MARKERS = "osD^vPX*"

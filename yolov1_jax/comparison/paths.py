@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from yolov1_jax.comparison.evaluations import is_result, read_json
 from yolov1_jax.errors import UserError
-from yolov1_jax.file_evaluation import DetectionsOf
+from yolov1_jax.evaluation.file_evaluation import DetectionsOf
 
 
 def kind_of(path: str) -> str:

@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from yolov1_jax.boxes import iou_xyxy
-from yolov1_jax.evaluation.detections import GroundTruth, join_ground_truth
-from yolov1_jax.evaluation.grid_objects import grid_objects
-from yolov1_jax.evaluation.mean_ap import (
+from yolov1_jax.evaluation.average_precision import (
     AVERAGE_PRECISION,
     inclusive_overlap,
     most_overlapped,
     recall_and_precision,
 )
-from yolov1_jax.evaluation.seed_protocol import average_precision_trapezoid
+from yolov1_jax.evaluation.grid_objects import grid_objects
+from yolov1_jax.evaluation.reference_protocol import average_precision_trapezoid
+from yolov1_jax.yolo.boxes import iou_xyxy
+from yolov1_jax.yolo.detections import GroundTruth, join_ground_truth
 
 INPUT_SIZE = 448  # pixels of the input frame; IoU does not depend on it
 SEED_SCORE_THRESHOLD = 0.3

@@ -25,8 +25,8 @@ from yolov1_jax.comparison.evaluations import (
     scores_of_result,
 )
 from yolov1_jax.errors import UserError
-from yolov1_jax.metric_writer import read_metrics
-from yolov1_jax.run_folder import metrics_path
+from yolov1_jax.training.metrics import read_metrics
+from yolov1_jax.training.run_folder import metrics_path
 
 _SAME_MEAN_AP = 1e-3  # another device may round otherwise
 CHOSEN_HERE = "The step was chosen by its mAP on this very data."

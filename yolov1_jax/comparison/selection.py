@@ -5,7 +5,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from yolov1_jax.boxes import cxcywh_to_xyxy
 from yolov1_jax.comparison.rules import (
     INPUT_SIZE,
     IOU_THRESHOLD,
@@ -14,10 +13,11 @@ from yolov1_jax.comparison.rules import (
     Rules,
 )
 from yolov1_jax.detector import scored_boxes
-from yolov1_jax.evaluation.detections import Detections, join_detections
-from yolov1_jax.evaluation.nms import suppress
-from yolov1_jax.evaluation.seed_protocol import seed_boxes, seed_nms
-from yolov1_jax.grid import Predictions, decode_boxes
+from yolov1_jax.evaluation.reference_protocol import seed_boxes, seed_nms
+from yolov1_jax.yolo.boxes import cxcywh_to_xyxy
+from yolov1_jax.yolo.detections import Detections, join_detections
+from yolov1_jax.yolo.grid import Predictions, decode_boxes
+from yolov1_jax.yolo.nms import suppress
 
 
 class Selection(Protocol):

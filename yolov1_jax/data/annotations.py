@@ -13,7 +13,7 @@ import defusedxml.ElementTree
 import numpy as np
 from defusedxml import DefusedXmlException
 
-from yolov1_jax.data.records import UnusableFile
+from yolov1_jax.data.dataset import UnusableFile
 from yolov1_jax.errors import UserError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

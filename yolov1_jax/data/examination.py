@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from yolov1_jax.data.annotations import Annotation, place_boxes, read_annotation
+from yolov1_jax.data.dataset import SourceReport, UnusableFile
 from yolov1_jax.data.image_sets import ListedImage
 from yolov1_jax.data.images import SWAPS_SIDES, ImageHeader, read_header
-from yolov1_jax.data.records import SourceReport, UnusableFile
 
 
 class FoundObject(NamedTuple):

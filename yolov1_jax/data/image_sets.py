@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from yolov1_jax.data import images
-from yolov1_jax.data.records import SourceReport
+from yolov1_jax.data.dataset import SourceReport
 from yolov1_jax.errors import UserError
 
 # The lists per class of the devkit ("dog_train.txt") say after each id whether the class is in it.

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from yolov1_jax.data.records import UnusableFile
+from yolov1_jax.data.dataset import UnusableFile
 from yolov1_jax.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # in any case; the first one found is used

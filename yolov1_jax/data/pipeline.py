@@ -15,9 +15,9 @@ from typing import Any
 import grain
 import numpy as np
 
+from yolov1_jax.data.dataset import Record, Source
 from yolov1_jax.data.images import decode_image
 from yolov1_jax.data.loader import Batch, Batches
-from yolov1_jax.data.records import Record, Source
 from yolov1_jax.data.transforms import Augmentation, augment, draw, filter_boxes, resize_image
 from yolov1_jax.errors import UserError
 

@@ -3,10 +3,10 @@
 import os
 from collections.abc import Callable, Sequence
 
-from yolov1_jax.data.folder import FolderSource
-from yolov1_jax.data.records import Source
+from yolov1_jax.data.dataset import Source
 from yolov1_jax.data.synthetic import SyntheticSource
-from yolov1_jax.data.voc import VocSource
+from yolov1_jax.data.voc_folder import FolderSource
+from yolov1_jax.data.voc_tfds import VocSource
 from yolov1_jax.errors import UserError
 
 

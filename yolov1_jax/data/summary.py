@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from yolov1_jax.data.records import Source, SourceReport
+from yolov1_jax.data.dataset import Source, SourceReport
 
 _FIRST_NAMES = 3
 

@@ -19,7 +19,7 @@ from typing import SupportsIndex
 import numpy as np
 
 from yolov1_jax.data import synthetic_painting, synthetic_shapes
-from yolov1_jax.data.records import Record, SourceReport
+from yolov1_jax.data.dataset import Record, SourceReport
 from yolov1_jax.errors import UserError
 
 # The training set is large because it costs nothing: no scene is seen twice, and how many scenes

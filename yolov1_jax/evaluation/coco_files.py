@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from yolov1_jax.evaluation.annotated_images import AnnotatedImages, numbers_in_names
-from yolov1_jax.evaluation.detections import Detections, GroundTruth
+from yolov1_jax.evaluation.ground_truth import AnnotatedImages, numbers_in_names
 from yolov1_jax.evaluation.results import Results, ResultsCollector, ResultsFileError
+from yolov1_jax.yolo.detections import Detections, GroundTruth
 
 
 def to_coco_boxes(boxes_xyxy: np.ndarray) -> np.ndarray:

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from yolov1_jax.evaluation.annotated_images import AnnotatedImages, short_names
-from yolov1_jax.evaluation.detections import Detections
+from yolov1_jax.evaluation.ground_truth import AnnotatedImages, short_names
 from yolov1_jax.evaluation.results import Results, ResultsCollector, ResultsFileError
+from yolov1_jax.yolo.detections import Detections
 
 
 def write_devkit_results(

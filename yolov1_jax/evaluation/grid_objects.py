@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from yolov1_jax.boxes import xyxy_to_cxcywh
-from yolov1_jax.evaluation.detections import GroundTruth, join_ground_truth
-from yolov1_jax.evaluation.mean_ap import check_labels
+from yolov1_jax.evaluation.average_precision import check_labels
+from yolov1_jax.yolo.boxes import xyxy_to_cxcywh
+from yolov1_jax.yolo.detections import GroundTruth, join_ground_truth
 
 
 class GridObjects(NamedTuple):

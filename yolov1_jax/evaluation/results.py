@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from yolov1_jax.evaluation.annotated_images import AnnotatedImages, ImageFinder
-from yolov1_jax.evaluation.detections import Detections
+from yolov1_jax.evaluation.ground_truth import AnnotatedImages, ImageFinder
+from yolov1_jax.yolo.detections import Detections
 
 
 class ResultsFileError(Exception):

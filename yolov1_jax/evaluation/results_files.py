@@ -9,11 +9,11 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from yolov1_jax.evaluation.annotated_images import AnnotatedImages
 from yolov1_jax.evaluation.coco_files import coco_annotations, coco_results, read_coco_results
-from yolov1_jax.evaluation.detections import Detections
 from yolov1_jax.evaluation.devkit_results import read_devkit_results, write_devkit_results
+from yolov1_jax.evaluation.ground_truth import AnnotatedImages
 from yolov1_jax.evaluation.results import Results, ResultsFileError
+from yolov1_jax.yolo.detections import Detections
 
 FORMATS = ("coco", "devkit", "both")
 

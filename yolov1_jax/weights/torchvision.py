@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from yolov1_jax.weights.assignment import (
+from yolov1_jax.weights.assign import (
     TORCH_LEAF,
     LoadedWeights,
     Variables,
@@ -19,7 +19,7 @@ from yolov1_jax.weights.assignment import (
     to_torch_layout,
     with_leaves,
 )
-from yolov1_jax.weights.weights_file import WeightsFile, read_weights
+from yolov1_jax.weights.safetensors_file import WeightsFile, read_weights
 
 
 def torchvision_name(path: Iterable[str]) -> str:

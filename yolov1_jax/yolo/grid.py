@@ -1,0 +1,188 @@
+"""The one place that knows the cell encoding: boxes -> S x S targets, raw grid -> boxes.
+
+The image is divided into S x S cells; the cell that contains the centre of an object is the one
+that must predict it (Redmon et al. 2016, section 2). Boxes here are relative to the network input,
+[0, 1]; inside a cell, x and y are offsets from the cell's top left corner, in one of two units:
+
+  "image"  offset / image size, in [0, 1/S): the PyTorch reference
+  "cell"   offset / cell size,  in [0, 1):   the paper
+
+Axes: B batch, M padded objects of an image, S grid side (first rows = y, then columns = x), K boxes
+per cell, C classes.
+"""
+
+from typing import Generic, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from yolov1_jax.yolo.boxes import Array, xyxy_to_cxcywh
+
+# Where a box stands among the channels: the order of (confidence, x, y, w, h). K boxes, one after
+# the other, are followed by the C class scores.
+CHANNEL_LAYOUTS = {
+    "reference": (0, 1, 2, 3, 4),  # conf, x, y, w, h: the notebook behind the published numbers
+    "torchlake": (4, 0, 1, 2, 3),  # x, y, w, h, conf: the library that came after it
+}
+
+
+class Predictions(NamedTuple, Generic[Array]):
+    """The network's output, split by meaning; nothing is squashed or clipped."""
+
+    boxes: Array  # [B, S, S, K, 4] x, y (offsets in the cell), w, h (relative to the image)
+    confidence: Array  # [B, S, S, K]
+    class_scores: Array  # [B, S, S, C]
+
+
+class GridTargets(NamedTuple):
+    """Ground truth, cell by cell."""
+
+    object_mask: jax.Array  # bool [B, S, S], whether a cell contains the centre of an object
+    boxes_cxcywh: jax.Array  # [B, S, S, 4] in [0, 1]; zeros in empty cells
+    classes: jax.Array  # float32 [B, S, S, C], 0 or 1
+
+
+def split_predictions(
+    raw: Array, *, boxes_per_cell: int, num_classes: int, layout: str = "reference"
+) -> Predictions[Array]:
+    """Splits the channels of the network's output. [B, S, S, K*5+C] -> Predictions.
+
+    Raises:
+      ValueError: the number of channels is not K*5+C, or the layout is unknown.
+    """
+    if layout not in CHANNEL_LAYOUTS:
+        raise ValueError(f"layout must be one of {sorted(CHANNEL_LAYOUTS)}, got {layout!r}")
+    num_channels = boxes_per_cell * 5 + num_classes
+    if raw.shape[-1] != num_channels:
+        raise ValueError(
+            f"expected {num_channels} channels ({boxes_per_cell} boxes x 5 + {num_classes} "
+            f"classes), got an array of shape {raw.shape}"
+        )
+    confidence, *xywh = CHANNEL_LAYOUTS[layout]
+    per_box = raw[..., : boxes_per_cell * 5]
+    per_box = per_box.reshape(*raw.shape[:-1], boxes_per_cell, 5)  # [B, S, S, K, 5]
+    return Predictions(
+        boxes=per_box[..., min(xywh) : max(xywh) + 1],
+        confidence=per_box[..., confidence],
+        class_scores=raw[..., boxes_per_cell * 5 :],
+    )
+
+
+def encode_targets(
+    boxes_xyxy: jax.Array,
+    labels: jax.Array,
+    valid: jax.Array,
+    *,
+    grid_size: int,
+    num_classes: int,
+    collision: str = "last",
+    class_target: str = "all",
+) -> GridTargets:
+    """Assigns every object to the cell that contains its centre.
+
+    Args:
+      boxes_xyxy: [B, M, 4] in [0, 1].
+      labels: int [B, M].
+      valid: bool [B, M]; False marks padding.
+      grid_size: S.
+      num_classes: C.
+      collision: which of several objects of a cell owns its box: "last" in the order of M (the
+        PyTorch reference) or "first" (Darknet).
+      class_target: "all" marks the class of every object of the cell (the PyTorch reference, whose
+        target is then multi-hot), "winner" only that of the owner (Darknet).
+
+    A centre on the right or bottom edge of the image (x = 1) belongs to the last cell.
+    """
+    _check_choice("collision", collision, ("last", "first"))
+    _check_choice("class_target", class_target, ("all", "winner"))
+    if (
+        boxes_xyxy.shape[1] == 0
+    ):  # one row of padding, so that argmax below has something to look at
+        boxes_xyxy = jnp.zeros((boxes_xyxy.shape[0], 1, 4), boxes_xyxy.dtype)
+        labels, valid = (jnp.zeros(boxes_xyxy.shape[:2], array.dtype) for array in (labels, valid))
+    boxes_cxcywh = xyxy_to_cxcywh(boxes_xyxy)
+    # A centre on a border belongs to the cell that begins there, and must not miss it by what the
+    # division of pixels by sizes has rounded: 50 and 100 of 105 pixels have theirs at 5 / 7.
+    rounding = 2 * grid_size * jnp.finfo(boxes_cxcywh.dtype).eps
+    cells = jnp.floor(boxes_cxcywh[..., :2] * grid_size + rounding).astype(jnp.int32)
+    cells = jnp.clip(cells, 0, grid_size - 1)
+    cell = cells[..., 1] * grid_size + cells[..., 0]  # [B, M]
+    every_cell = jnp.arange(grid_size**2)[None, None, :]
+    in_cell = (cell[..., None] == every_cell) & valid[..., None]  # [B, M, S*S]
+
+    # The owner is found by comparison, not by a scatter: XLA leaves the order of a scatter with
+    # duplicate indices undefined. argmax returns the first True.
+    if collision == "first":
+        owner = jnp.argmax(in_cell, axis=1)  # [B, S*S]
+    else:
+        owner = in_cell.shape[1] - 1 - jnp.argmax(in_cell[:, ::-1], axis=1)
+    occupied = jnp.any(in_cell, axis=1)
+    owner_box = jnp.take_along_axis(boxes_cxcywh, owner[..., None], axis=1)  # [B, S*S, 4]
+    if class_target == "winner":
+        owns = owner[:, None, :] == jnp.arange(in_cell.shape[1])[None, :, None]
+        in_cell = in_cell & owns
+    one_hot = jax.nn.one_hot(labels, num_classes)  # [B, M, C]
+    counts = jnp.einsum("bml,bmc->blc", in_cell.astype(one_hot.dtype), one_hot)
+    classes = (counts > 0).astype(jnp.float32)  # [B, S*S, C]
+
+    grid = (boxes_xyxy.shape[0], grid_size, grid_size)
+    return GridTargets(
+        object_mask=occupied.reshape(grid),
+        boxes_cxcywh=jnp.where(occupied[..., None], owner_box, 0).reshape(*grid, 4),
+        classes=classes.reshape(*grid, num_classes),
+    )
+
+
+def encode_boxes(boxes_cxcywh: Array, *, xy_unit: str) -> Array:
+    """Image-relative centres -> offsets in the cell. [..., S, S, K, 4] -> the same shape.
+
+    The inverse of `decode_boxes`. NumPy or JAX.
+    """
+    origin = _cell_origins(boxes_cxcywh)
+    offset = boxes_cxcywh[..., :2] - origin
+    return _with_xy(boxes_cxcywh, offset / _xy_scale(boxes_cxcywh, xy_unit))
+
+
+def decode_boxes(boxes: Array, *, xy_unit: str) -> Array:
+    """Offsets in the cell -> image-relative centres. [..., S, S, K, 4] -> the same shape.
+
+    The result is boxes_cxcywh in [0, 1], not clipped. NumPy or JAX.
+    """
+    origin = _cell_origins(boxes)
+    return _with_xy(boxes, boxes[..., :2] * _xy_scale(boxes, xy_unit) + origin)
+
+
+def boxes_around_cell(boxes: Array, *, xy_unit: str) -> Array:
+    """Puts all boxes of a cell into one frame: cxcywh relative to the image, origin at the cell.
+
+    Enough for the IoU of boxes of one cell, and in float32 more precise than image coordinates,
+    because the offset keeps the digits that adding the cell's origin would round away.
+    [..., S, S, K, 4] -> the same shape.
+    """
+    return _with_xy(boxes, boxes[..., :2] * _xy_scale(boxes, xy_unit))
+
+
+def _with_xy(boxes: Array, xy: Array) -> Array:
+    return boxes.__array_namespace__().concat([xy, boxes[..., 2:]], axis=-1)
+
+
+def _xy_scale(boxes: Array, xy_unit: str) -> float:
+    """Size of the unit of x and y, relative to the image."""
+    _check_choice("xy_unit", xy_unit, ("image", "cell"))
+    return 1.0 if xy_unit == "image" else 1.0 / boxes.shape[-3]
+
+
+def _cell_origins(boxes: Array) -> Array:
+    """Top left corners (x, y) of the cells in [0, 1], shaped to add to boxes[..., :2]."""
+    xp = boxes.__array_namespace__()
+    rows, columns = boxes.shape[-4:-2]
+    x = xp.arange(columns, dtype=boxes.dtype) / columns
+    y = xp.arange(rows, dtype=boxes.dtype) / rows
+    y, x = xp.meshgrid(y, x, indexing="ij")
+    origins = xp.stack([x, y], axis=-1)  # [S, S, 2]
+    return origins.reshape((1,) * (boxes.ndim - 4) + (rows, columns, 1, 2))
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
