@@ -8,9 +8,9 @@ import itertools
 
 import jax
 import numpy as np
-from slow_loss import SlowTargets, slow_encode, slow_iou
+from slow_loss import SlowTargets, slow_iou
 
-from yolov1_jax.yolo.grid import GridTargets, Predictions
+from yolov1_jax.yolo.grid import GridTargets, Predictions, encode_boxes
 from yolov1_jax.yolo.loss import yolo_loss
 
 SWITCHES = {
@@ -22,28 +22,26 @@ SWITCHES = {
 COMBINATIONS = [
     dict(zip(SWITCHES, values, strict=True)) for values in itertools.product(*SWITCHES.values())
 ]
-WEIGHTS = {  # coefficient: the terms it scales
-    "coordinate_weight": ("xy", "wh"),
-    "object_weight": ("object",),
-    "no_object_weight": ("no_object",),
-    "class_weight": ("class",),
-}
+
+
+def with_offsets(targets, xy_unit):
+    """SlowTargets, whose boxes are relative to the image -> the package's own."""
+    boxes = encode_boxes(targets.boxes_cxcywh[..., None, :], xy_unit=xy_unit)[..., 0, :]
+    return GridTargets(targets.object_mask, boxes, targets.classes)
 
 
 @functools.cache
 def compiled(switch_sets):
-    """One compilation for several sets of switches, because each one alone costs as much.
+    """(predictions, targets), both with a leading axis of cases -> [(terms, gradient), ...].
 
-    Args:
-      switch_sets: tuple of tuples of (name, value).
-
-    Returns:
-      (predictions, targets), both with a leading axis of cases -> [(terms, gradient), ...].
+    Several sets of switches, each a tuple of (name, value), share a compilation. It leaves out
+    LLVM's optimisations: they take longer than these small cases.
     """
 
     def total(predictions, targets, switches):
-        terms = yolo_loss(predictions, targets, **switches)
-        return sum(terms.values()), terms
+        targets = with_offsets(targets, switches.get("xy_unit", "image"))
+        loss = yolo_loss(predictions, targets, **switches)
+        return loss.total, loss.terms
 
     def run(predictions, targets):
         results = []
@@ -54,30 +52,29 @@ def compiled(switch_sets):
             results.append((terms, gradient))
         return results
 
-    return jax.jit(run)
+    return jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def losses_and_gradients(predictions, targets, switch_sets):
-    """[(terms, gradient), ...], one for each set of switches, as NumPy arrays."""
-    key = tuple(tuple(switches.items()) for switches in switch_sets)
-    return jax.tree.map(np.asarray, compiled(key)(predictions, targets))
+def losses_and_gradients(cases, switch_sets):
+    """Of some cases (predictions, targets): [(terms, gradient), ...], one for each set of switches.
 
-
-def terms_by_case(cases, switch_sets):
-    """The terms of some cases (predictions, targets): [set of switches][case][name]."""
+    The arrays are NumPy's and have a leading axis of cases.
+    """
     batch = jax.tree.map(lambda *arrays: np.stack(arrays), *cases)
-    return [
-        [{name: term[index] for name, term in terms.items()} for index in range(len(cases))]
-        for terms, _ in losses_and_gradients(*batch, switch_sets)
-    ]
+    key = tuple(tuple(switches.items()) for switches in switch_sets)
+    return jax.tree.map(np.asarray, compiled(key)(*batch))
+
+
+def places(side):
+    """Column and row of every cell: [S, S, 2]."""
+    return np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="xy"), axis=-1)
 
 
 def random_targets(rng, shape, full=False):
     """Cells [B, S, S] with an object each, or with half of them empty; some are multi-hot."""
     batch, side, _, _, num_classes = shape
     mask = rng.random((batch, side, side)) < (1.0 if full else 0.5)
-    place = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="xy"), axis=-1)
-    centres = (place + rng.uniform(0.02, 0.98, (batch, side, side, 2))) / side
+    centres = (places(side) + rng.uniform(0.02, 0.98, (batch, side, side, 2))) / side
     sizes = rng.uniform(0.05, 0.9, (batch, side, side, 2))
     classes = rng.random((batch, side, side, num_classes)) < 1.5 / num_classes
     one_class = rng.integers(0, num_classes, (batch, side, side))
@@ -89,72 +86,48 @@ def random_targets(rng, shape, full=False):
     )
 
 
-def colliding_targets(rng, shape, collision, class_target, edge=False):
-    """Crowded scenes through the slow encoding: multi-hot cells, identical boxes, padded rows."""
-    batch, side, _, _, num_classes = shape
-    num_rows = 3 * side
-    centres = rng.choice(rng.uniform(0.3, 0.7, (side, 2)), (batch, num_rows))
-    centres += rng.uniform(-0.05, 0.05, centres.shape)
-    half = rng.uniform(0.05, 0.2, centres.shape)
-    if edge:  # centres on the right, the lower, or both edges of the image; sizes 0 and more
-        on_edge = rng.random(centres.shape) < 0.5
-        centres, half = np.where(on_edge, 1.0, centres), np.where(on_edge, 0.0, half)
-    boxes_xyxy = np.concatenate([centres - half, centres + half], axis=-1)
-    labels = rng.integers(0, num_classes, (batch, num_rows))
-    valid = rng.random((batch, num_rows)) < 0.7
-    boxes_xyxy[:, 1], valid[:, :2] = boxes_xyxy[:, 0], True  # the same box
-    labels[:, 1] = (labels[:, 0] + 1) % num_classes  # as something else
-    return slow_encode(
-        boxes_xyxy,
-        labels,
-        valid,
-        grid_size=side,
-        num_classes=num_classes,
-        collision=collision,
-        class_target=class_target,
-    )
-
-
-def boxes_near(rng, targets, shape, unit, noise):
+def boxes_near(rng, targets, shape, unit, noise=1.0):
     """Predicted boxes whose IoU with the target is high, in the given unit."""
-    batch, side, _, num_boxes, _ = shape
+    _, side, _, num_boxes, _ = shape
     target = np.repeat(targets.boxes_cxcywh[..., None, :], num_boxes, axis=-2)
-    place = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="xy"), axis=-1)
-    offset = target[..., :2] - place[:, :, None] / side
+    offset = target[..., :2] - places(side)[:, :, None] / side
     boxes = np.concatenate([offset, target[..., 2:]], axis=-1)
-    boxes += noise * rng.normal(size=(batch, side, side, num_boxes, 4)) * 0.1
+    boxes += noise * rng.normal(size=boxes.shape) * 0.1
     boxes[..., :2] *= side if unit == "cell" else 1
     return boxes
 
 
-def adversarial_cases(seed, shape, unit):
-    """{name: (predictions, targets)}, all of one shape (B, S, S, K, C), in float64."""
+def cast(tree, dtype):
+    """All but booleans in one precision, so that both sides start from the same numbers."""
+    return jax.tree.map(lambda array: array if array.dtype == bool else array.astype(dtype), tree)
+
+
+def adversarial_cases(seed, shape, unit, dtype):
+    """{name: (predictions, targets)}, all of one shape (B, S, S, K, C)."""
     rng = np.random.default_rng(seed)
     batch, side, _, num_boxes, num_classes = shape
     cases = {}
 
-    def case(name, targets, boxes, confidence=None, class_scores=None):
-        if confidence is None:
-            confidence = rng.normal(size=(batch, side, side, num_boxes))
-        if class_scores is None:
-            class_scores = rng.normal(size=(batch, side, side, num_classes))
-        cases[name] = (Predictions(boxes, confidence, class_scores), targets)
+    def case(name, targets, boxes, scale=1.0):
+        confidence = scale * rng.normal(size=(batch, side, side, num_boxes))
+        class_scores = scale * rng.normal(size=(batch, side, side, num_classes))
+        cases[name] = cast((Predictions(boxes, confidence, class_scores), targets), dtype)
 
     def near(targets, noise=1.0):
         return boxes_near(rng, targets, shape, unit, noise)
 
-    targets = random_targets(rng, shape)
+    def equal():
+        return np.repeat(near(full)[..., :1, :], num_boxes, axis=-2)
+
+    targets, full = random_targets(rng, shape), random_targets(rng, shape, full=True)
     boxes_shape = (batch, side, side, num_boxes, 4)
     case("random", targets, rng.normal(size=boxes_shape))
     case("near the target", targets, near(targets))
     case("almost at the target", targets, near(targets, 0.01))
-    full = random_targets(rng, shape, full=True)
+    case("huge scores", targets, near(targets), scale=1e4)
     case("full grid", full, near(full))
-    none = SlowTargets(*(np.zeros_like(array) for array in targets))
-    case("no object", none, rng.normal(size=boxes_shape))
-
-    equal = near(full)
-    case("all boxes equal", full, np.repeat(equal[..., :1, :], num_boxes, axis=-2))
+    case("no object", jax.tree.map(np.zeros_like, targets), rng.normal(size=boxes_shape))
+    case("all boxes equal", full, equal())
     away = near(full)
     away[..., :2] += rng.choice([-9.0, 9.0], away[..., :2].shape)
     case("no box meets the object", full, away)
@@ -169,42 +142,23 @@ def adversarial_cases(seed, shape, unit):
             boxes = near(full)
             boxes[..., -1, axes] = size
             case(f"{name} size {axes} of one box", full, boxes)
-        boxes = np.repeat(near(full)[..., :1, :], num_boxes, axis=-2)
+        boxes = equal()
         boxes[..., 2:] = size
         case(f"{name} size of all boxes", full, boxes)
     boxes = near(full)
     boxes[..., 2:] *= 10.0 ** (4 * np.arange(num_boxes)[:, None])
     case("huge boxes", full, boxes)
-    boxes = np.repeat(near(full)[..., :1, :], num_boxes, axis=-2)
+    boxes = equal()
     boxes[..., 2:] = 1e15
     case("all boxes enormous", full, boxes)
 
-    case(
-        "huge scores",
-        targets,
-        near(targets),
-        confidence=1e4 * rng.normal(size=boxes_shape[:-1]),
-        class_scores=1e4 * rng.normal(size=(batch, side, side, num_classes)),
-    )
-    for collision, class_target in itertools.product(("last", "first"), ("all", "winner")):
-        crowd = colliding_targets(rng, shape, collision, class_target)
-        case(f"collisions, {collision}, {class_target}", crowd, near(crowd))
-    edge = colliding_targets(rng, shape, "last", "all", edge=True)
-    case("centres on the edge of the image", edge, near(edge))
-    place = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="xy"), axis=-1)
-    corner = np.broadcast_to(place / side, (batch, side, side, 2))
-    border = full._replace(boxes_cxcywh=np.concatenate([corner, full.boxes_cxcywh[..., 2:]], -1))
-    case("centres on cell borders", border, near(border))
+    # Centres on the upper left corner of the cell, and empty objects on its lower right one.
+    for name, shift, factor in (("corners", 0, 1), ("empty objects", 1, 0)):
+        corner = np.broadcast_to((places(side) + shift) / side, (batch, side, side, 2))
+        border = np.concatenate([corner, factor * full.boxes_cxcywh[..., 2:]], axis=-1)
+        border = full._replace(boxes_cxcywh=border)
+        case(f"{name} on cell borders", border, near(border))
     return cases
-
-
-def rounded(cases, dtype):
-    """All cases in one precision, so that both sides start from the same numbers."""
-
-    def cast(array):
-        return array if array.dtype == bool else array.astype(dtype)
-
-    return {name: jax.tree.map(cast, arrays) for name, arrays in cases.items()}
 
 
 def without_close_calls(predictions, targets, unit, ties=False):
@@ -230,20 +184,3 @@ def without_close_calls(predictions, targets, unit, ties=False):
             mask[at] = False
     classes = np.where(mask[..., None], targets.classes, 0)
     return targets._replace(object_mask=mask, classes=classes)
-
-
-SIDE, BOXES, CLASSES, BATCH = 4, 2, 3, 3
-
-
-def random_case(seed, unit):
-    """Predictions and targets [B, ...] in float32, some boxes near their objects, some far off."""
-    rng = np.random.default_rng(seed)
-    shape = (BATCH, SIDE, SIDE, BOXES, CLASSES)
-    targets = random_targets(rng, shape)
-    predictions = Predictions(
-        boxes_near(rng, targets, shape, unit, noise=rng.choice([0.1, 1.0, 10.0])),
-        rng.normal(size=shape[:-1]),
-        rng.normal(size=(*shape[:3], CLASSES)),
-    )
-    ((predictions, targets),) = rounded({"": (predictions, targets)}, np.float32).values()
-    return predictions, GridTargets(*targets)

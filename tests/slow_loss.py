@@ -1,9 +1,8 @@
 """The target grid and the YOLOv1 loss as slow loops over images, cells, boxes and classes.
 
-Written from the formulas (Redmon et al. 2016, section 2 and eq. 3, in the form of the PyTorch
-reference: the IoU as the objectness target and a signed square root) and without looking at the
-package, which it imports nothing of. Everything is plain Python in float64, so that a reader can
-check each line against the formula; `test_loss.py` compares the vectorised loss with it.
+Written from the formulas (Redmon et al. 2016, section 2 and equation 3, in the form of the PyTorch
+reference: the IoU as the objectness target and a signed square root). It imports nothing of the
+package and is plain Python in float64, so that a reader can check each line against the formula.
 
 Letters: B images, M padded objects of an image, S grid side, K boxes per cell, C classes.
 """
@@ -17,7 +16,7 @@ TERMS = ("xy", "wh", "object", "no_object", "class")
 
 
 class SlowTargets(NamedTuple):
-    """What a cell has to predict; the fields in the order of the package's own targets."""
+    """What a cell has to predict."""
 
     object_mask: np.ndarray  # bool [B, S, S]
     boxes_cxcywh: np.ndarray  # [B, S, S, 4] in [0, 1] of the image
@@ -25,17 +24,16 @@ class SlowTargets(NamedTuple):
 
 
 class SlowLoss(NamedTuple):
-    """The loss of a batch, its gradient, and what a test needs to judge both.
+    """The loss of a batch and its gradient.
 
-    `scales` has the arrays of `gradients` with every difference (p - t) replaced by the size of
-    its operands: the rounding error of a gradient in any precision is a few ulps of its scale, and
-    where the scale is 0 the gradient must be exactly 0.
+    `scales` is `gradients` with every difference (p - t) replaced by the size of its operands: the
+    rounding error of a gradient is a few ulps of its scale, and 0 where the scale is 0.
     """
 
     terms: dict[str, float]
     gradients: dict[str, np.ndarray]  # "boxes", "confidence", "class_scores"
     scales: dict[str, np.ndarray]
-    responsible: np.ndarray  # int [B, S, S]: the box that answers for the cell, -1 without object
+    responsible: np.ndarray  # int [B, S, S]: the responsible box of a cell, -1 without object
     objectness: np.ndarray  # [B, S, S]: the target of that box's confidence
 
 
@@ -126,7 +124,6 @@ def slow_loss(
         for array in (boxes, confidence, class_scores, targets.boxes_cxcywh, targets.classes)
     )
     num_images, side, _, num_boxes = confidence.shape
-    num_classes = class_scores.shape[-1]
     terms = dict.fromkeys(TERMS, 0.0)
     arrays = {"boxes": boxes, "confidence": confidence, "class_scores": class_scores}
     gradients = {name: np.zeros_like(array) for name, array in arrays.items()}
@@ -144,16 +141,16 @@ def slow_loss(
     for image, i, j in np.ndindex(num_images, side, side):
         at = (image, i, j)
         has_object = bool(targets.object_mask[at])
-        target = [float(number) for number in target_boxes[at]]
+        target = target_boxes[at].tolist()
 
         if has_object:
             best_iou = -1.0
             for k in range(num_boxes):
-                x, y, w, h = (float(number) for number in boxes[(*at, k)])
+                x, y, w, h = boxes[(*at, k)].tolist()
                 centre_x = (x + j * cell) * (1 / side) / cell
                 centre_y = (y + i * cell) * (1 / side) / cell
                 iou = slow_iou((centre_x, centre_y, w, h), target)
-                if iou > best_iou:  # strictly: of equals the first answers
+                if iou > best_iou:  # the first of equals
                     best_iou, responsible[at] = iou, k
             objectness[at] = best_iou if objectness_target == "iou" else 1.0
             if frozen is not None:
@@ -169,16 +166,12 @@ def slow_loss(
                 continue
             goal = float(objectness[at])
             # An IoU is a number between 0 and 1 whose rounding error does not shrink with it.
-            add_square(
-                "object", object_weight, "confidence", index, value, goal, scale=abs(value) + 1
-            )
+            size = abs(value) + 1
+            add_square("object", object_weight, "confidence", index, value, goal, scale=size)
             for axis, place in ((0, j), (1, i)):
-                offset = target[axis] * side * cell - place * cell
-                value = float(boxes[(*index, axis)])
-                size = abs(value) + target[axis] * side * cell
-                add_square(
-                    "xy", coordinate_weight, "boxes", (*index, axis), value, offset, scale=size
-                )
+                value, centre = float(boxes[(*index, axis)]), target[axis] * side * cell
+                goal, size, at_axis = centre - place * cell, abs(value) + centre, (*index, axis)
+                add_square("xy", coordinate_weight, "boxes", at_axis, value, goal, scale=size)
             for axis in (2, 3):
                 root, slope = signed_sqrt(float(boxes[(*index, axis)]), sqrt_epsilon)
                 goal = math.sqrt(target[axis])
@@ -186,18 +179,16 @@ def slow_loss(
 
         if not has_object:
             continue
+        scores, goals = class_scores[at].tolist(), target_classes[at].tolist()
         if class_loss == "squared":
-            for c in range(num_classes):
-                value, goal = float(class_scores[(*at, c)]), float(target_classes[(*at, c)])
+            for c, (value, goal) in enumerate(zip(scores, goals, strict=True)):
                 add_square("class", class_weight, "class_scores", (*at, c), value, goal)
         else:
-            scores = [float(score) for score in class_scores[at]]
             top = max(scores)
             total = sum(math.exp(score - top) for score in scores)
-            count = float(sum(target_classes[at]))
-            for c in range(num_classes):
-                share = float(target_classes[(*at, c)]) / count
-                log_probability = scores[c] - top - math.log(total)
+            for c, (value, goal) in enumerate(zip(scores, goals, strict=True)):
+                share = goal / sum(goals)
+                log_probability = value - top - math.log(total)
                 probability = math.exp(log_probability)
                 terms["class"] -= class_weight * share * log_probability
                 gradients["class_scores"][(*at, c)] = class_weight * (probability - share)

@@ -19,7 +19,6 @@ IOU_CASES = {
     "inside": ([0, 0, 4, 4], [1, 1, 3, 3], 1 / 4),
     "a cross": ([0, 1, 3, 2], [1, 0, 2, 3], 1 / 5),
     "a shared edge": ([0, 0, 2, 2], [2, 0, 4, 2], 0.0),
-    "a shared corner": ([0, 0, 2, 2], [2, 2, 4, 4], 0.0),
     "side by side, same rows": ([0, 0, 2, 2], [3, 0, 5, 2], 0.0),
     # A product of two negative overlaps must not pass for an intersection.
     "apart along both axes": ([0, 0, 2, 2], [5, 5, 7, 7], 0.0),
@@ -28,10 +27,8 @@ IOU_CASES = {
     "twice the same empty box": ([1, 1, 1, 1], [1, 1, 1, 1], 0.0),
     "a line in a box": ([0, 1, 2, 1], [0, 0, 2, 2], 0.0),
     "negative width": ([2, 0, 0, 2], [0, 0, 2, 2], 0.0),
-    "negative height": ([0, 2, 2, 0], [0, 0, 2, 2], 0.0),
     # Width and height both negative: a positive area, and still no overlap.
     "negative width and height": ([2, 2, 0, 0], [0, 0, 2, 2], 0.0),
-    "in pixels": ([100, 100, 300, 200], [200, 100, 400, 200], 1 / 3),
 }
 
 
@@ -44,36 +41,25 @@ def test_formats_of_a_hand_worked_box(xp):
     np.testing.assert_array_equal(boxes.cxcywh_to_xyxy(cxcywh), xyxy)
 
 
-@both_backends
-@pytest.mark.parametrize("shape", [(4,), (0, 4), (5, 4), (2, 3, 5, 4)])
-def test_formats_are_inverse_and_keep_shape_and_type(xp, shape):
-    array = xp.asarray(np.random.default_rng(0).normal(size=shape), dtype="float32")
-    for there, back in (
-        (boxes.xyxy_to_cxcywh, boxes.cxcywh_to_xyxy),
-        (boxes.cxcywh_to_xyxy, boxes.xyxy_to_cxcywh),
-    ):
-        result = there(array)
+@pytest.mark.parametrize("shape", [(4,), (0, 4), (2, 3, 5, 4)])
+@pytest.mark.parametrize(("xp", "dtype"), [(np, "float32"), (np, "float64"), (jnp, "float32")])
+def test_formats_are_inverse_and_keep_shape_and_type(xp, dtype, shape):
+    array = xp.asarray(np.random.default_rng(0).normal(size=shape), dtype=dtype)
+    there, back = boxes.xyxy_to_cxcywh, boxes.cxcywh_to_xyxy
+    for first, second in ((there, back), (back, there)):
+        result = first(array)
         assert isinstance(result, np.ndarray if xp is np else jax.Array)
-        assert result.shape == shape
-        assert result.dtype == np.float32
-        np.testing.assert_allclose(back(result), array, rtol=0, atol=1e-6)
+        assert (result.shape, result.dtype) == (shape, dtype)
+        np.testing.assert_allclose(second(result), array, rtol=0, atol=1e-6)
 
 
-def test_numpy_keeps_float64():
-    array = np.array([[0.1, 0.2, 0.7, 0.9]])
-    assert boxes.xyxy_to_cxcywh(array).dtype == np.float64
-    assert boxes.cxcywh_to_xyxy(array).dtype == np.float64
-    assert boxes.iou_xyxy(array, array).dtype == np.float64
-
-
-@both_backends
-@pytest.mark.parametrize(("a", "b", "expected"), IOU_CASES.values(), ids=IOU_CASES.keys())
-def test_iou_of_hand_worked_boxes(xp, a, b, expected):
-    a, b = (xp.asarray(box, dtype="float32") for box in (a, b))
+@pytest.mark.parametrize(("xp", "dtype"), [(np, "float32"), (np, "float64"), (jnp, "float32")])
+def test_iou_of_hand_worked_boxes(xp, dtype):
+    a, b, expected = map(np.array, zip(*IOU_CASES.values(), strict=True))  # [N, 4], [N, 4], [N]
+    a, b = xp.asarray(a, dtype=dtype), xp.asarray(b, dtype=dtype)
     for iou in (boxes.iou_xyxy(a, b), boxes.iou_xyxy(b, a)):
-        assert iou.shape == ()
-        assert iou.dtype == np.float32
-        np.testing.assert_allclose(iou, expected, rtol=1e-6)
+        assert iou.dtype == dtype
+        np.testing.assert_allclose(iou, expected, rtol=1e-6, err_msg=str([*IOU_CASES]))
 
 
 @both_backends
@@ -82,15 +68,6 @@ def test_iou_of_all_pairs(xp):
     b = xp.asarray([[0, 0, 2, 2], [1, 0, 3, 2], [10, 10, 11, 12]], dtype="float32")
     iou = boxes.iou_xyxy(a[:, None], b[None])  # [2, 3]
     np.testing.assert_allclose(iou, [[1, 1 / 3, 0], [0, 0, 1 / 2]], rtol=1e-6)
-
-
-def test_numpy_and_jax_agree():
-    low = np.random.default_rng(1).uniform(0, 1, (2, 500, 2)).astype(np.float32)
-    size = np.random.default_rng(2).uniform(-0.2, 0.8, (2, 500, 2)).astype(np.float32)
-    a, b = np.concatenate([low, low + size], axis=-1)
-    np.testing.assert_allclose(
-        boxes.iou_xyxy(jnp.asarray(a), jnp.asarray(b)), boxes.iou_xyxy(a, b), rtol=1e-5, atol=1e-7
-    )
 
 
 coordinate = st.integers(-64, 64)
@@ -110,18 +87,11 @@ def test_iou_is_symmetric_bounded_and_free_of_units(a, b, unit, shift):
     assert (iou == 1) == (np.array_equal(a, b) and a[2] > a[0] and a[3] > a[1])
 
 
-gradient_of_iou = jax.jit(jax.grad(boxes.iou_xyxy, argnums=(0, 1)))
-
-
-@pytest.mark.parametrize(("a", "b", "expected"), IOU_CASES.values(), ids=IOU_CASES.keys())
-def test_gradient_of_iou_is_finite(a, b, expected):
-    del expected
-    assert np.isfinite(gradient_of_iou(np.array(a, np.float32), np.array(b, np.float32))).all()
-
-
-def test_gradient_of_iou_of_a_hand_worked_pair():
+def test_gradient_of_iou():
+    gradient = jax.jit(jax.grad(boxes.iou_xyxy, argnums=(0, 1)))
+    for name, (a, b, _) in IOU_CASES.items():
+        assert np.isfinite(gradient(np.array(a, np.float32), np.array(b, np.float32))).all(), name
     # Unit squares, b moved right by s: IoU = (1 - s) / (1 + s), so the slope in s is -2 / (1+s)^2.
-    a, b = np.array([[0, 0, 1, 1], [0.5, 0, 1.5, 1]], np.float32)
-    gradient_a, gradient_b = gradient_of_iou(a, b)
-    np.testing.assert_allclose(gradient_b[0] + gradient_b[2], -2 / 1.5**2, rtol=1e-6)
-    np.testing.assert_allclose(gradient_a[0] + gradient_a[2], 2 / 1.5**2, rtol=1e-6)
+    of_a, of_b = gradient(*np.array([[0, 0, 1, 1], [0.5, 0, 1.5, 1]], np.float32))
+    np.testing.assert_allclose(of_b[0] + of_b[2], -2 / 1.5**2, rtol=1e-6)
+    np.testing.assert_allclose(of_a[0] + of_a[2], 2 / 1.5**2, rtol=1e-6)

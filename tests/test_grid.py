@@ -1,20 +1,61 @@
-"""The channel layouts and the targets of a grid: worked by hand and against a slow loop.
-
-`test_grid_offsets.py` has the way from targets to offsets and back.
-"""
+"""Channels, cells and offsets of the grid: by hand, against a slow loop, decode(encode(x)) = x."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grid_scenes import CLASS_TARGETS, COLLISIONS, UNITS, encode_targets, occupied, padded
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from slow_loss import slow_encode
 
 from yolov1_jax.yolo import grid
 
-# ---------------------------------------------------------------------------- split_predictions
+UNITS = ("image", "cell")
+RULES = [  # who owns a shared cell, and which classes it has
+    {"collision": collision, "class_target": class_target}
+    for collision, class_target in itertools.product(("last", "first"), ("all", "winner"))
+]
+jitted = jax.jit(
+    grid.encode_targets,
+    static_argnames=("grid_size", "num_classes", "xy_unit", "collision", "class_target"),
+)
+
+
+def encode_targets(*arrays, **switches):
+    """On the device, as a training step does it; back as NumPy arrays."""
+    return jax.tree.map(np.asarray, jitted(*arrays, **switches))
+
+
+def padded(objects, num_rows=4):
+    """[(cx, cy, w, h, label), ...] -> boxes_xyxy [1, M, 4], labels [1, M], valid [1, M]."""
+    boxes_xyxy = np.zeros((1, num_rows, 4), np.float32)
+    labels = np.zeros((1, num_rows), np.int32)
+    for row, (cx, cy, w, h, label) in enumerate(objects):
+        boxes_xyxy[0, row] = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+        labels[0, row] = label
+    return boxes_xyxy, labels, np.arange(num_rows)[None] < len(objects)
+
+
+def decoded(targets, xy_unit="image"):
+    """boxes_cxcywh [B, S, S, 4] in [0, 1] of the image."""
+    return grid.decode_boxes(targets.boxes[..., None, :], xy_unit=xy_unit)[..., 0, :]
+
+
+def occupied(targets):
+    """The cells with an object as (image, row, column)."""
+    return {tuple(map(int, cell)) for cell in np.argwhere(targets.object_mask)}
+
+
+def cell_of(entry, side):
+    """Row and column of a centre, in exact arithmetic: the coordinates have few binary digits."""
+    cx, cy, *_ = entry
+    return min(int(cy * side), side - 1), min(int(cx * side), side - 1)
+
+
+# --- split_predictions
 
 
 @pytest.mark.parametrize(
@@ -26,45 +67,20 @@ from yolov1_jax.yolo import grid
 )
 def test_channels_of_each_layout(layout, boxes, confidence):
     """Two boxes and three classes: 13 channels, each holding its own number in every cell."""
-    raw = np.arange(13, dtype=np.float32) + 100 * np.arange(2 * 3 * 3).reshape(2, 3, 3, 1)
-    predictions = grid.split_predictions(
-        jnp.asarray(raw), boxes_per_cell=2, num_classes=3, layout=layout
-    )
-    predictions = jax.tree.map(np.asarray, predictions)
-    assert predictions.boxes.shape == (2, 3, 3, 2, 4)
-    assert predictions.confidence.shape == (2, 3, 3, 2)
-    assert predictions.class_scores.shape == (2, 3, 3, 3)
-    for image, row, column in np.ndindex(2, 3, 3):
-        cell = 100 * ((image * 3 + row) * 3 + column)
-        at = (image, row, column)
-        np.testing.assert_array_equal(predictions.boxes[at], np.array(boxes) + cell)
-        np.testing.assert_array_equal(predictions.confidence[at], np.array(confidence) + cell)
-        np.testing.assert_array_equal(predictions.class_scores[at], np.array([10, 11, 12]) + cell)
+    cells = 100 * np.arange(2 * 3 * 3).reshape(2, 3, 3, 1)
+    raw = jnp.asarray(np.arange(13, dtype=np.float32) + cells)
+    found = grid.split_predictions(raw, boxes_per_cell=2, num_classes=3, layout=layout)
+    np.testing.assert_array_equal(found.boxes, np.array(boxes) + cells[..., None])
+    np.testing.assert_array_equal(found.confidence, np.array(confidence) + cells)
+    np.testing.assert_array_equal(found.class_scores, np.array([10, 11, 12]) + cells)
 
 
-def test_reference_is_the_default_layout():
-    raw = jnp.arange(9.0).reshape(1, 1, 1, 9)
-    predictions = grid.split_predictions(raw, boxes_per_cell=1, num_classes=4)
-    np.testing.assert_array_equal(predictions.confidence.ravel(), [0])
-    np.testing.assert_array_equal(predictions.boxes.ravel(), [1, 2, 3, 4])
-    np.testing.assert_array_equal(predictions.class_scores.ravel(), [5, 6, 7, 8])
+def test_wrong_channel_count_is_refused():
+    with pytest.raises(ValueError, match=r"\b30\b.*\b29\b"):
+        grid.split_predictions(np.zeros((1, 7, 7, 29)), boxes_per_cell=2, num_classes=20)
 
 
-@pytest.mark.parametrize("channels", [1, 25, 29, 31, 60])
-def test_wrong_channel_count_is_refused(channels):
-    raw = jnp.zeros((1, 7, 7, channels))
-    with pytest.raises(ValueError, match=rf"\b30\b.*\b{channels}\b|\b{channels}\b.*\b30\b"):
-        grid.split_predictions(raw, boxes_per_cell=2, num_classes=20)
-
-
-def test_unknown_layout_is_refused():
-    with pytest.raises(ValueError, match=r"darknet.*reference|reference.*darknet"):
-        grid.split_predictions(
-            jnp.zeros((1, 7, 7, 30)), boxes_per_cell=2, num_classes=20, layout="darknet"
-        )
-
-
-# ------------------------------------------------------------------------------- encode_targets
+# --- encode_targets
 
 
 def test_targets_on_a_3x3_grid():
@@ -75,14 +91,10 @@ def test_targets_on_a_3x3_grid():
     """
     objects = [(0.75, 0.5, 0.25, 0.5, 1), (0.25, 0.125, 0.5, 0.25, 2)]
     targets = encode_targets(*padded(objects), grid_size=3, num_classes=3)
-    assert targets.object_mask.shape == (1, 3, 3)
-    assert targets.boxes_cxcywh.shape == (1, 3, 3, 4)
-    assert targets.classes.shape == (1, 3, 3, 3)
     assert [field.dtype for field in targets] == [bool, np.float32, np.float32]
-    expected_mask = [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
-    np.testing.assert_array_equal(targets.object_mask[0], np.array(expected_mask, bool))
-    np.testing.assert_array_equal(targets.boxes_cxcywh[0, 1, 2], [0.75, 0.5, 0.25, 0.5])
-    np.testing.assert_array_equal(targets.boxes_cxcywh[0, 0, 0], [0.25, 0.125, 0.5, 0.25])
+    np.testing.assert_array_equal(targets.object_mask, [[[1, 0, 0], [0, 0, 1], [0, 0, 0]]])
+    np.testing.assert_allclose(decoded(targets)[0, 1, 2], [0.75, 0.5, 0.25, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(decoded(targets)[0, 0, 0], [0.25, 0.125, 0.5, 0.25], rtol=1e-6)
     np.testing.assert_array_equal(targets.classes[0, 1, 2], [0, 1, 0])
     np.testing.assert_array_equal(targets.classes[0, 0, 0], [0, 0, 1])
     assert targets.classes.sum() == 2
@@ -90,65 +102,48 @@ def test_targets_on_a_3x3_grid():
 
 # Three objects in the centre cell of a 3x3 grid: labels 2, 0, 2, told apart by their widths.
 CROWD = [(0.5, 0.5, 0.5, 0.5, 2), (0.5, 0.5, 0.25, 0.5, 0), (0.375, 0.5, 0.125, 0.5, 2)]
+TWINS = [(0.5, 0.5, 0.5, 0.5, 0), (0.5, 0.5, 0.5, 0.5, 1)]
 
 
 @pytest.mark.parametrize(
-    ("collision", "class_target", "width", "classes"),
+    ("collision", "class_target", "width", "crowd_classes", "twin_classes"),
     [
-        ("last", "all", 0.125, [1, 0, 1]),
-        ("last", "winner", 0.125, [0, 0, 1]),
-        ("first", "all", 0.5, [1, 0, 1]),
-        ("first", "winner", 0.5, [0, 0, 1]),
+        # Label 2 comes twice and is still 1: a class is there or it is not.
+        ("last", "all", 0.125, [1, 0, 1], [1, 1, 0]),
+        ("last", "winner", 0.125, [0, 0, 1], [0, 1, 0]),
+        ("first", "all", 0.5, [1, 0, 1], [1, 1, 0]),
+        ("first", "winner", 0.5, [0, 0, 1], [1, 0, 0]),
     ],
 )
-def test_collision(collision, class_target, width, classes):
+def test_collision(collision, class_target, width, crowd_classes, twin_classes):
+    batch = [np.concatenate(arrays) for arrays in zip(padded(CROWD), padded(TWINS), strict=True)]
     targets = encode_targets(
-        *padded(CROWD), grid_size=3, num_classes=3, collision=collision, class_target=class_target
+        *batch, grid_size=3, num_classes=3, collision=collision, class_target=class_target
     )
-    assert occupied(targets) == {(0, 1, 1)}
-    assert targets.boxes_cxcywh[0, 1, 1, 2] == width
-    # Label 2 comes twice and is still 1: a class is there or it is not.
-    np.testing.assert_array_equal(targets.classes[0, 1, 1], classes)
+    assert occupied(targets) == {(0, 1, 1), (1, 1, 1)}
+    assert targets.boxes[0, 1, 1, 2] == width
+    np.testing.assert_array_equal(targets.classes[:, 1, 1], [crowd_classes, twin_classes])
 
 
-@pytest.mark.parametrize(("collision", "winner"), [("last", [0, 1, 0]), ("first", [1, 0, 0])])
-def test_identical_boxes_of_different_classes(collision, winner):
-    objects = [(0.5, 0.5, 0.5, 0.5, 0), (0.5, 0.5, 0.5, 0.5, 1)]
-    encode = functools.partial(
-        encode_targets, *padded(objects), grid_size=3, num_classes=3, collision=collision
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("side", [1, 7, 28])
+def test_a_centre_on_a_border_is_in_the_cell_that_begins_there(side, unit):
+    """On the right or lower edge of the image: in the last cell. j/S is not exact in binary."""
+    corners = np.array([*np.ndindex(side + 1, side + 1)])  # row and column, an image for each
+    centres = (corners[:, None, ::-1] / side).astype(np.float32)  # [B, 1, 2]
+    label = np.zeros(centres.shape[:2], np.int32)
+    targets = encode_targets(
+        np.concatenate([centres, centres], axis=-1),
+        label,
+        label == 0,
+        grid_size=side,
+        num_classes=1,
+        xy_unit=unit,
     )
-    np.testing.assert_array_equal(encode(class_target="all").classes[0, 1, 1], [1, 1, 0])
-    np.testing.assert_array_equal(encode(class_target="winner").classes[0, 1, 1], winner)
-
-
-def test_defaults_are_the_reference():
-    explicit = encode_targets(
-        *padded(CROWD), grid_size=3, num_classes=3, collision="last", class_target="all"
-    )
-    default = encode_targets(*padded(CROWD), grid_size=3, num_classes=3)
-    jax.tree.map(np.testing.assert_array_equal, default, explicit)
-
-
-@pytest.mark.parametrize("side", [1, 4, 7, 14])
-@pytest.mark.parametrize(
-    ("cx", "cy", "right", "bottom"),
-    [(1.0, 0.5, True, False), (0.5, 1.0, False, True), (1.0, 1.0, True, True)],
-)
-def test_centre_on_the_far_edge_is_in_the_last_cell(side, cx, cy, right, bottom):
-    # Boxes are clipped to the image, so only an empty or rounded one has its centre on the edge.
-    targets = encode_targets(*padded([(cx, cy, 0.0, 0.0, 0)]), grid_size=side, num_classes=1)
-    row = side - 1 if bottom else side // 2
-    column = side - 1 if right else side // 2
-    assert occupied(targets) == {(0, row, column)}
-    np.testing.assert_array_equal(targets.boxes_cxcywh[0, row, column], [cx, cy, 0, 0])
-
-
-def test_centre_on_a_border_is_in_the_cell_that_begins_there():
-    """Quarters are exact in binary, so on a 4x4 grid there is nothing to round."""
-    centres = [(0.0, 0.0), (0.25, 0.5), (0.5, 0.75), (0.75, 0.25)]
-    objects = [(cx, cy, 0.125, 0.125, 0) for cx, cy in centres]
-    targets = encode_targets(*padded(objects), grid_size=4, num_classes=1)
-    assert occupied(targets) == {(0, int(4 * cy), int(4 * cx)) for cx, cy in centres}
+    expected = np.minimum(corners, side - 1)
+    np.testing.assert_array_equal(np.argwhere(targets.object_mask)[:, 1:], expected)
+    offsets = targets.boxes[targets.object_mask][:, 1::-1] * (side if unit == "image" else 1)
+    np.testing.assert_allclose(offsets, corners - expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -166,70 +161,24 @@ def test_no_centre_misses_its_cell_by_the_rounding_of_pixels(dtype):
         np.testing.assert_array_equal(targets.object_mask[:, 0].argmax(axis=-1), expected)
 
 
-@pytest.mark.parametrize("side", [5, 7, 10, 13, 14, 20, 28])
-def test_offsets_of_centres_on_borders_stay_in_the_cell(side):
-    """j/S is not exact in binary; whichever neighbour gets the object, offset and cell agree."""
-    borders = np.arange(side + 1) / side
-    # One object per image, so that neighbours do not collide.
-    rows = [padded([(border, border, 0.0, 0.0, 0)], num_rows=1) for border in borders]
-    batch = [np.concatenate(arrays) for arrays in zip(*rows, strict=True)]
-    targets = encode_targets(*batch, grid_size=side, num_classes=1)
-    cells = np.argwhere(targets.object_mask)
-    np.testing.assert_array_equal(cells[:, 0], np.arange(side + 1))
-    np.testing.assert_array_equal(cells[:, 1], cells[:, 2])
-    assert (np.abs(cells[:, 1] - np.minimum(borders * side, side - 1)) <= 1).all()
-    for unit in UNITS:
-        offsets = grid.encode_boxes(targets.boxes_cxcywh[..., None, :], xy_unit=unit)
-        x, y = offsets[targets.object_mask][:, 0, :2].T * (side if unit == "image" else 1)
-        np.testing.assert_array_equal(x, y)
-        assert ((x >= -1e-5) & (x <= 1 + 1e-5)).all()
-        np.testing.assert_allclose((cells[:, 1] + x) / side, borders, atol=1e-6)
-
-
-def test_padded_rows_are_ignored():
+@pytest.mark.parametrize("rule", RULES)
+def test_padded_rows_are_ignored(rule):
     """Whatever padding holds: boxes of real objects, labels of no class, NaN."""
     boxes_xyxy, labels, valid = padded([(0.75, 0.5, 0.25, 0.5, 1)], num_rows=6)
-    expected = encode_targets(boxes_xyxy, labels, valid, grid_size=3, num_classes=3)
-    for row, (box, label) in enumerate(
-        [
-            (boxes_xyxy[0, 0], 2),  # the same cell, later in the list
-            ([0, 0, 0.1, 0.1], -1),
-            ([0, 0, 0.1, 0.1], 1_000_000),
-            ([np.nan] * 4, 0),
-            ([-5, -5, -4, -4], 0),
-        ],
-        start=1,
-    ):
-        boxes_xyxy[0, row], labels[0, row] = box, label
-    for collision in COLLISIONS:
-        for class_target in CLASS_TARGETS:
-            targets = encode_targets(
-                boxes_xyxy,
-                labels,
-                valid,
-                grid_size=3,
-                num_classes=3,
-                collision=collision,
-                class_target=class_target,
-            )
-            jax.tree.map(np.testing.assert_array_equal, targets, expected)
-    # Padding in front of the object, too.
-    reverse = (np.ascontiguousarray(array[:, ::-1]) for array in (boxes_xyxy, labels, valid))
-    targets = encode_targets(*reverse, grid_size=3, num_classes=3, collision="first")
-    jax.tree.map(np.testing.assert_array_equal, targets, expected)
+    expected = encode_targets(boxes_xyxy, labels, valid, grid_size=3, num_classes=3, **rule)
+    boxes_xyxy[0, 1] = boxes_xyxy[0, 0]  # the same cell, later in the list
+    boxes_xyxy[0, 2:] = [[0, 0, 0.1, 0.1], [0, 0, 0.1, 0.1], [np.nan] * 4, [-5, -5, -4, -4]]
+    labels[0, 1:] = 2, -1, 1_000_000, 0, 0
+    for order in (slice(None), slice(None, None, -1)):  # padding behind and before the object
+        arrays = (array[:, order] for array in (boxes_xyxy, labels, valid))
+        targets = encode_targets(*arrays, grid_size=3, num_classes=3, **rule)
+        jax.tree.map(np.testing.assert_array_equal, targets, expected)
 
 
-@pytest.mark.parametrize("num_rows", [1, 4])
-def test_no_object(num_rows):
-    boxes_xyxy, labels, valid = padded([], num_rows=num_rows)
-    targets = encode_targets(boxes_xyxy, labels, valid, grid_size=3, num_classes=2)
-    assert not targets.object_mask.any()
-    assert not targets.classes.any()
-    assert np.isfinite(targets.boxes_cxcywh).all()
-
-
-@pytest.mark.parametrize("side", [1, 4, 7, 14])
-def test_crowded_scenes_equal_the_slow_loop(side):
+@pytest.mark.parametrize(
+    ("side", "rule"), [*((7, rule) for rule in RULES), (1, RULES[3]), (14, RULES[0])]
+)
+def test_crowded_scenes_equal_the_slow_loop(side, rule):
     """Up to 24 objects in few places, so that most cells are fought over by several classes."""
     rng = np.random.default_rng(side)
     centres = rng.choice(rng.uniform(0.05, 0.95, (9, 2)), (6, 24))
@@ -238,28 +187,70 @@ def test_crowded_scenes_equal_the_slow_loop(side):
     boxes_xyxy = np.concatenate([centres - half, centres + half], axis=-1).astype(np.float32)
     labels = rng.integers(0, 5, (6, 24)).astype(np.int32)
     valid = rng.random((6, 24)) < np.array([0.0, 0.2, 0.5, 0.8, 1.0, 1.0])[:, None]
-    for collision in COLLISIONS:
-        for class_target in CLASS_TARGETS:
-            switches = {
-                "grid_size": side,
-                "num_classes": 5,
-                "collision": collision,
-                "class_target": class_target,
-            }
-            expected = slow_encode(boxes_xyxy, labels, valid, **switches)
-            targets = encode_targets(boxes_xyxy, labels, valid, **switches)
-            np.testing.assert_array_equal(targets.object_mask, expected.object_mask)
-            np.testing.assert_array_equal(targets.classes, expected.classes)
-            boxes_cxcywh = targets.boxes_cxcywh
-            owned = expected.object_mask
-            np.testing.assert_allclose(
-                boxes_cxcywh[owned], expected.boxes_cxcywh[owned], rtol=1e-6, atol=1e-7
-            )
-            # Empty cells may hold anything that is a number in the frame: it is masked later.
-            assert ((boxes_cxcywh >= 0) & (boxes_cxcywh <= 1)).all()
+    switches = {"grid_size": side, "num_classes": 5, **rule}
+    expected = slow_encode(boxes_xyxy, labels, valid, **switches)
+    targets = encode_targets(boxes_xyxy, labels, valid, **switches)
+    owned = expected.object_mask
+    np.testing.assert_array_equal(targets.object_mask, owned)
+    np.testing.assert_array_equal(targets.classes, expected.classes)
+    found = decoded(targets)[owned]
+    np.testing.assert_allclose(found, expected.boxes_cxcywh[owned], rtol=1e-6, atol=2e-7)
+    assert np.isfinite(targets.boxes).all()  # in empty cells, too
 
 
-@pytest.mark.parametrize("switch", ["collision", "class_target"])
-def test_unknown_switch_is_refused(switch):
-    with pytest.raises(ValueError, match="largest"):
-        grid.encode_targets(*padded(CROWD), grid_size=3, num_classes=3, **{switch: "largest"})
+# --- encode_boxes and decode_boxes
+
+
+def test_decode_on_a_3x3_grid():
+    """Row 2, column 1 begins at x = 1/3, y = 2/3 of the image."""
+    boxes = np.zeros((1, 3, 3, 2, 4), np.float32)
+    boxes[0, 2, 1, 1] = 0.25, 0.125, 0.5, -0.25
+    decoded = grid.decode_boxes(boxes, xy_unit="image")
+    expected = [1 / 3 + 0.25, 2 / 3 + 0.125, 0.5, -0.25]
+    np.testing.assert_allclose(decoded[0, 2, 1, 1], expected, rtol=1e-6)
+    np.testing.assert_allclose(decoded[0, 2, 1, 0], [1 / 3, 2 / 3, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(decoded[0, 0, 2, 0], [2 / 3, 0, 0, 0], rtol=1e-6)
+    # In cell units the offset counts thirds of the image; width and height are unaffected.
+    decoded = grid.decode_boxes(boxes, xy_unit="cell")
+    expected = [(1 + 0.25) / 3, (2 + 0.125) / 3, 0.5, -0.25]
+    np.testing.assert_allclose(decoded[0, 2, 1, 1], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize(
+    ("xp", "dtype", "tolerance"),
+    [(np, "float32", 1e-6), (np, "float64", 1e-14), (jnp, "float32", 1e-6)],
+)
+def test_decode_and_encode_are_inverse(xp, dtype, tolerance, unit):
+    boxes = xp.asarray(np.random.default_rng(0).normal(size=(2, 7, 7, 2, 4)), dtype=dtype)
+    decode, encode = (
+        functools.partial(function, xy_unit=unit)
+        for function in (grid.decode_boxes, grid.encode_boxes)
+    )
+    # Adding and taking away up to S cells costs a few ulps of S.
+    tolerance *= 7 if unit == "cell" else 1
+    for first, second in ((decode, encode), (encode, decode)):
+        result = first(boxes)
+        assert isinstance(result, np.ndarray if xp is np else jax.Array)
+        assert (result.shape, result.dtype) == (boxes.shape, dtype)
+        np.testing.assert_allclose(second(result), boxes, rtol=0, atol=tolerance)
+
+
+fraction = st.integers(0, 2**12).map(lambda n: n / 2**12)  # exact in float32, borders included
+size = st.integers(0, 2**11).map(lambda n: n / 2**11)  # so that the corners are exact as well
+entry = st.tuples(fraction, fraction, size, size, st.integers(0, 2))
+
+
+@pytest.mark.parametrize(("side", "unit", "rule"), [(4, "image", RULES[0]), (7, "cell", RULES[3])])
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(data=st.data())
+def test_decode_inverts_encode_for_objects_in_cells_of_their_own(data, side, unit, rule):
+    unique_by = functools.partial(cell_of, side=side)
+    objects = data.draw(st.lists(entry, max_size=12, unique_by=unique_by))
+    options = {"grid_size": side, "num_classes": 3, "xy_unit": unit}
+    targets = encode_targets(*padded(objects, 12), **options, **rule)
+    assert occupied(targets) == {(0, *cell_of(entry, side)) for entry in objects}
+    for *box, label in objects:
+        at = (0, *cell_of(box, side))
+        np.testing.assert_allclose(decoded(targets, unit)[at], box, atol=1e-6)
+        np.testing.assert_array_equal(targets.classes[at], np.arange(3) == label)

@@ -1,1 +1,0 @@
-"""The network: images -> raw grid. The only folder that imports flax."""

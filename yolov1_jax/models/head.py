@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from yolov1_jax.errors import UserError
+from yolov1_jax.config import UserError
 from yolov1_jax.models.batch_norm import BatchNorm
 
 # Strides of the second and third convolution, by the total that they must make.
@@ -93,34 +93,18 @@ def head_strides(image_size: int, grid_size: int, backbone_stride: int = 32) -> 
     Args:
       image_size: side of the network's input in pixels.
       grid_size: S.
-      backbone_stride: image pixels to a pixel of the backbone's feature map.
+      backbone_stride: image pixels per pixel of the backbone's feature map.
 
     Raises:
-      UserError: the feature map is not 1, 2 or 4 times as wide as the grid; names the pairs that
-        are possible. Sizes that only fit after rounding are refused, too: the cells of such a grid
-        would not lie on the pixels that the network computed them from.
+      UserError: the feature map is not 1, 2 or 4 times as wide as the grid. Sizes that fit only
+        after rounding are refused, too: the cells would not lie on the pixels of the feature map.
     """
-    feature_size, remainder = divmod(image_size, backbone_stride)
-    grids, images = [], []
-    for total, strides in STRIDES.items():
-        if remainder == 0 and feature_size > 0 and feature_size % total == 0:
-            grids.append(feature_size // total)
-            if grid_size == grids[-1]:
-                return strides
-        if grid_size > 0:
-            images.append(backbone_stride * grid_size * total)
-    ways = [f"image_size a multiple of {backbone_stride}"] if not grids else []
-    ways += [
-        f"{name} {_alternatives(values)}"
-        for name, values in (("grid_size", grids), ("image_size", images))
-        if values
-    ]
-    raise UserError(
-        f"grid_size={grid_size} is not possible with image_size={image_size}: "
-        f"make {', or '.join(ways)}"
-    )
-
-
-def _alternatives(values: list[int]) -> str:
-    *others, last = map(str, values)
-    return f"{', '.join(others)} or {last}" if others else last
+    sizes = {backbone_stride * total * grid_size: strides for total, strides in STRIDES.items()}
+    if image_size not in sizes:
+        cells = [backbone_stride * total for total in STRIDES]  # pixels
+        grids = [str(image_size // cell) for cell in cells if image_size % cell == 0]
+        raise UserError(
+            f"grid_size={grid_size} is not possible with image_size={image_size}: make image_size "
+            f"{' or '.join(map(str, sizes))}, or grid_size {' or '.join(grids) or 'another'}"
+        )
+    return sizes[image_size]

@@ -4,7 +4,7 @@ Redmon et al., "You only look once: unified, real-time object detection" (2016),
 place of the paper's own backbone and a convolutional head. What the channels of the grid mean is
 not known here: the grid encoding and the loss decide.
 
-B batch, H image side in pixels of the network's input, S grid side, K boxes per cell, C classes.
+B batch, H image side in pixels, S grid side, K boxes per cell, C classes.
 """
 
 import jax
@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from yolov1_jax.errors import UserError
 from yolov1_jax.models.head import Head, head_strides
 from yolov1_jax.models.resnet import BACKBONES, STRIDE, scale_channels
 
@@ -21,15 +20,13 @@ class YOLOv1(nn.Module):
     """Images -> raw grid. Parameters lie under "backbone" and "head".
 
     Attributes:
-      num_classes: C.
+      num_classes, boxes_per_cell, grid_size: C, K and S.
       backbone_name: a key of `BACKBONES`.
-      grid_size: S. With the side of the images it gives the stride of the head.
-      boxes_per_cell: K.
       width_multiplier: factor on the channels of backbone and head; 1.0 is the reference's width.
       head_channels, head_neck_channels, head_negative_slope: see `Head`; before the width
         multiplier.
       pixel_mean, pixel_std: images become (image / 255 - mean) / std, per RGB channel. The defaults
-        leave image / 255, on which the reference trained; torchvision's weights were trained with
+        give image / 255, on which the reference trained; torchvision's weights were trained with
         ImageNet's (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
       dtype: of the computation: float32, bfloat16 or (with jax_enable_x64) float64.
       param_dtype: of the parameters.
@@ -50,25 +47,17 @@ class YOLOv1(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """The raw grid, in float32 (float64 where the parameters are).
+        """The raw grid [B, S, S, K * 5 + C], in float32 (float64 where the parameters are).
 
         Args:
           images: [B, H, H, 3] RGB, uint8, or floating point in the same range of 0 to 255.
           train: normalise with the statistics of this batch and update the running averages (the
             collection "batch_stats" must be mutable), instead of using those.
 
-        Returns:
-          [B, S, S, K * 5 + C].
-
         Raises:
-          UserError: unknown backbone; images not square; H and S do not fit, see `head_strides`.
+          UserError: H and S do not fit, see `head_strides`.
         """
-        if self.backbone_name not in BACKBONES:
-            raise UserError(f"backbone is one of {', '.join(BACKBONES)}, not {self.backbone_name}")
-        height, width = images.shape[1:3]
-        if height != width:
-            raise UserError(f"the network takes square images, not {height} x {width}: resize them")
-        strides = head_strides(height, self.grid_size, STRIDE)
+        strides = head_strides(images.shape[1], self.grid_size, STRIDE)
         neck_channels = self.head_neck_channels
         if neck_channels is not None:
             neck_channels = scale_channels(neck_channels, self.width_multiplier)

@@ -38,7 +38,7 @@ class GridTargets(NamedTuple):
     """Ground truth, cell by cell."""
 
     object_mask: jax.Array  # bool [B, S, S], whether a cell contains the centre of an object
-    boxes_cxcywh: jax.Array  # [B, S, S, 4] in [0, 1]; zeros in empty cells
+    boxes: jax.Array  # [B, S, S, 4] x, y (offsets in the cell), w, h; meaningless in empty cells
     classes: jax.Array  # float32 [B, S, S, C], 0 or 1
 
 
@@ -48,10 +48,8 @@ def split_predictions(
     """Splits the channels of the network's output. [B, S, S, K*5+C] -> Predictions.
 
     Raises:
-      ValueError: the number of channels is not K*5+C, or the layout is unknown.
+      ValueError: the number of channels is not K*5+C.
     """
-    if layout not in CHANNEL_LAYOUTS:
-        raise ValueError(f"layout must be one of {sorted(CHANNEL_LAYOUTS)}, got {layout!r}")
     num_channels = boxes_per_cell * 5 + num_classes
     if raw.shape[-1] != num_channels:
         raise ValueError(
@@ -68,6 +66,19 @@ def split_predictions(
     )
 
 
+def cell_of(centres_xy: Array, grid_size: int) -> Array:
+    """The cell that contains each centre: its column and row. [..., 2] in [0, 1] -> int [..., 2].
+
+    A centre on a border belongs to the cell that begins there, even if the division of pixels by
+    sizes has rounded it down (50 and 100 of 105 pixels have their centre at 5 / 7); a centre on the
+    right or bottom edge of the image belongs to the last cell. NumPy or JAX.
+    """
+    xp = centres_xy.__array_namespace__()
+    rounding = 2 * grid_size * xp.finfo(centres_xy.dtype).eps
+    cells = xp.astype(xp.floor(centres_xy * grid_size + rounding), xp.int32)
+    return xp.clip(cells, 0, grid_size - 1)
+
+
 def encode_targets(
     boxes_xyxy: jax.Array,
     labels: jax.Array,
@@ -75,37 +86,26 @@ def encode_targets(
     *,
     grid_size: int,
     num_classes: int,
+    xy_unit: str = "image",
     collision: str = "last",
     class_target: str = "all",
 ) -> GridTargets:
     """Assigns every object to the cell that contains its centre.
 
     Args:
-      boxes_xyxy: [B, M, 4] in [0, 1].
+      boxes_xyxy: [B, M, 4] in [0, 1]; M is at least 1.
       labels: int [B, M].
       valid: bool [B, M]; False marks padding.
       grid_size: S.
       num_classes: C.
+      xy_unit: of the offsets, "image" or "cell".
       collision: which of several objects of a cell owns its box: "last" in the order of M (the
         PyTorch reference) or "first" (Darknet).
       class_target: "all" marks the class of every object of the cell (the PyTorch reference, whose
         target is then multi-hot), "winner" only that of the owner (Darknet).
-
-    A centre on the right or bottom edge of the image (x = 1) belongs to the last cell.
     """
-    _check_choice("collision", collision, ("last", "first"))
-    _check_choice("class_target", class_target, ("all", "winner"))
-    if (
-        boxes_xyxy.shape[1] == 0
-    ):  # one row of padding, so that argmax below has something to look at
-        boxes_xyxy = jnp.zeros((boxes_xyxy.shape[0], 1, 4), boxes_xyxy.dtype)
-        labels, valid = (jnp.zeros(boxes_xyxy.shape[:2], array.dtype) for array in (labels, valid))
     boxes_cxcywh = xyxy_to_cxcywh(boxes_xyxy)
-    # A centre on a border belongs to the cell that begins there, and must not miss it by what the
-    # division of pixels by sizes has rounded: 50 and 100 of 105 pixels have theirs at 5 / 7.
-    rounding = 2 * grid_size * jnp.finfo(boxes_cxcywh.dtype).eps
-    cells = jnp.floor(boxes_cxcywh[..., :2] * grid_size + rounding).astype(jnp.int32)
-    cells = jnp.clip(cells, 0, grid_size - 1)
+    cells = cell_of(boxes_cxcywh[..., :2], grid_size)  # [B, M, 2]
     cell = cells[..., 1] * grid_size + cells[..., 0]  # [B, M]
     every_cell = jnp.arange(grid_size**2)[None, None, :]
     in_cell = (cell[..., None] == every_cell) & valid[..., None]  # [B, M, S*S]
@@ -126,20 +126,17 @@ def encode_targets(
     classes = (counts > 0).astype(jnp.float32)  # [B, S*S, C]
 
     grid = (boxes_xyxy.shape[0], grid_size, grid_size)
+    boxes = jnp.where(occupied[..., None], owner_box, 0).reshape(*grid, 1, 4)
     return GridTargets(
         object_mask=occupied.reshape(grid),
-        boxes_cxcywh=jnp.where(occupied[..., None], owner_box, 0).reshape(*grid, 4),
+        boxes=encode_boxes(boxes, xy_unit=xy_unit)[..., 0, :],
         classes=classes.reshape(*grid, num_classes),
     )
 
 
 def encode_boxes(boxes_cxcywh: Array, *, xy_unit: str) -> Array:
-    """Image-relative centres -> offsets in the cell. [..., S, S, K, 4] -> the same shape.
-
-    The inverse of `decode_boxes`. NumPy or JAX.
-    """
-    origin = _cell_origins(boxes_cxcywh)
-    offset = boxes_cxcywh[..., :2] - origin
+    """The inverse of `decode_boxes`."""
+    offset = boxes_cxcywh[..., :2] - _cell_origins(boxes_cxcywh)
     return _with_xy(boxes_cxcywh, offset / _xy_scale(boxes_cxcywh, xy_unit))
 
 
@@ -153,11 +150,9 @@ def decode_boxes(boxes: Array, *, xy_unit: str) -> Array:
 
 
 def boxes_around_cell(boxes: Array, *, xy_unit: str) -> Array:
-    """Puts all boxes of a cell into one frame: cxcywh relative to the image, origin at the cell.
+    """cxcywh relative to the image, with the origin at the cell. [..., S, S, K, 4] -> the same.
 
-    Enough for the IoU of boxes of one cell, and in float32 more precise than image coordinates,
-    because the offset keeps the digits that adding the cell's origin would round away.
-    [..., S, S, K, 4] -> the same shape.
+    For the IoU of boxes of one cell: in float32 it keeps digits that image coordinates round away.
     """
     return _with_xy(boxes, boxes[..., :2] * _xy_scale(boxes, xy_unit))
 
@@ -168,8 +163,7 @@ def _with_xy(boxes: Array, xy: Array) -> Array:
 
 def _xy_scale(boxes: Array, xy_unit: str) -> float:
     """Size of the unit of x and y, relative to the image."""
-    _check_choice("xy_unit", xy_unit, ("image", "cell"))
-    return 1.0 if xy_unit == "image" else 1.0 / boxes.shape[-3]
+    return {"image": 1.0, "cell": 1.0 / boxes.shape[-3]}[xy_unit]
 
 
 def _cell_origins(boxes: Array) -> Array:
@@ -181,8 +175,3 @@ def _cell_origins(boxes: Array) -> Array:
     y, x = xp.meshgrid(y, x, indexing="ij")
     origins = xp.stack([x, y], axis=-1)  # [S, S, 2]
     return origins.reshape((1,) * (boxes.ndim - 4) + (rows, columns, 1, 2))
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {choices}, got {value!r}")

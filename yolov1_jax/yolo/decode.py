@@ -1,0 +1,72 @@
+"""From predictions to detections: the score of every box, original pixels, NMS.
+
+The network predicts boxes relative to its input, [0, 1]; detections are in pixels of the original
+image. Images are stretched to the network's square input, so x and y scale separately.
+
+Axes: N images, S grid side, K boxes per cell, C classes.
+"""
+
+import numpy as np
+
+from yolov1_jax.yolo.boxes import cxcywh_to_xyxy
+from yolov1_jax.yolo.detections import Detections
+from yolov1_jax.yolo.grid import Predictions, decode_boxes
+from yolov1_jax.yolo.nms import select_detections
+
+
+def detections_from_predictions(
+    predictions: Predictions[np.ndarray],
+    sizes: np.ndarray,
+    *,
+    xy_unit: str,
+    score_threshold: float,
+    nms_iou_threshold: float,
+    classes_per_box: str,
+) -> list[Detections]:
+    """Decodes, maps to the original images and removes repeats, see `select_detections`.
+
+    Args:
+      predictions: of N images, NumPy.
+      sizes: int [N, 2], height and width of the original images in pixels.
+      xy_unit: as in the loss that the network was trained with.
+    """
+    boxes, scores = scored_boxes(predictions, sizes, xy_unit=xy_unit)
+    return select_detections(
+        boxes,
+        scores,
+        score_threshold=score_threshold,
+        iou_threshold=nms_iou_threshold,
+        classes_per_box=classes_per_box,
+    )
+
+
+def scored_boxes(
+    predictions: Predictions[np.ndarray], sizes: np.ndarray, *, xy_unit: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every box of the network, clipped to the image, and its score for every class.
+
+    The score is confidence * class score (Redmon et al. 2016, equation 1). Arguments as in
+    `detections_from_predictions`.
+
+    Returns:
+      boxes_xyxy [N, K*S*S, 4] in pixels of the original images, in the order of `box_order`;
+      scores [N, K*S*S, C], -inf for a box without area in the image.
+    """
+    boxes = cxcywh_to_xyxy(decode_boxes(predictions.boxes, xy_unit=xy_unit))
+    boxes = box_order(np.clip(boxes, 0, 1))  # [N, K*S*S, 4]
+    scores = predictions.confidence[..., None] * predictions.class_scores[..., None, :]
+    scores = box_order(scores)  # [N, K*S*S, C]
+    # The network may predict a negative width.
+    has_area = np.all(boxes[..., 2:] > boxes[..., :2], axis=-1)  # [N, K*S*S]
+    scores = np.where(has_area[..., None], scores, -np.inf)
+    scale = sizes[:, None, [1, 0, 1, 0]]  # [N, 1, 4]: width, height, width, height
+    return boxes * scale, scores
+
+
+def box_order(values: np.ndarray) -> np.ndarray:
+    """[N, S, S, K, ...] -> [N, K*S*S, ...]: all cells of the first box, then of the second.
+
+    It is the order in which equal scores rank, that of the PyTorch reference.
+    """
+    num_images, rows, columns, num_boxes, *rest = values.shape
+    return np.moveaxis(values, 3, 1).reshape(num_images, num_boxes * rows * columns, *rest)
