@@ -1,253 +1,232 @@
-import os
-import pickle
+"""Own data: what of a folder is used, left out, corrected or refused, and what is said of it."""
 
+import io
+import math
+import pickle
+import shutil
+
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
-from voc_tree import VocTree, annotation_xml, encode, exif, object_xml, pixels
+from annotated_sets import truth
+from PIL import Image, ImageOps
+from voc_tree import VocTree, annotation_xml, encode, exif, object_xml, pixels, refusal
 
-from yolov1_jax.data.images import decode_image
+from yolov1_jax.config import UserError
+from yolov1_jax.data.dataset import Record
 from yolov1_jax.data.voc_folder import FolderSource
-from yolov1_jax.errors import UserError
+
+CAT, SMALL_CAT = ((10, 10, 30, 30), 0, False), ((30, 20, 60, 40), 0, False)
 
 
 @pytest.fixture
 def tree(tmp_path):
-    """Three images: a cat; a difficult dog and a cat; nothing."""
+    """Three images: a cat; a difficult dog and a small cat; nothing."""
     tree = VocTree(tmp_path)
     tree.add("a")
     difficult_dog = object_xml("dog", (1, 2.5, 30, 20), more="<difficult>1</difficult>")
-    tree.add("b", xml=annotation_xml(difficult_dog, object_xml("cat", (30, 20, 60, 40))))
+    tree.add("b", xml=annotation_xml(difficult_dog, object_xml("cat", SMALL_CAT[0])))
     tree.add("c", xml=annotation_xml())
-    tree.list("train", ["a", "b", "c"])
+    tree.list("train", "abc")
+    tree.list("val", "c")
     return tree
 
 
-def refusal(*args, **kwargs) -> str:
-    with pytest.raises(UserError) as caught:
-        FolderSource(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def read(root, xml: str | bytes, image: bytes | None = None, class_names=("cat",)):
+    """A source of one image of 40 x 60 pixels with this annotation."""
+    VocTree(root).add("a", xml=xml, image=image)
+    return FolderSource(root, ["own:all"], class_names)
 
 
-class TestRecords:
-    def test_one_by_hand(self, tree):
-        source = FolderSource(tree.root, ["own:train"])
-        assert len(source) == 3
-        record = source[1]
-        assert record["image_id"] == "own/b"
-        assert (record["height"], record["width"]) == (40, 60)
-        expected = [[1 / 60, 2.5 / 40, 0.5, 0.5], [0.5, 0.5, 1, 1]]
-        np.testing.assert_array_equal(record["boxes_xyxy"], np.array(expected), strict=True)
-        np.testing.assert_array_equal(record["labels"], np.array([1, 0], np.int32), strict=True)
-        np.testing.assert_array_equal(record["difficult"], np.array([True, False]), strict=True)
-        np.testing.assert_array_equal(decode_image(record["image"], "b"), pixels())
-
-    def test_without_objects(self, tree):
-        record = FolderSource(tree.root, ["own:train"])[2]
-        assert record["boxes_xyxy"].shape == (0, 4)
-        assert record["boxes_xyxy"].dtype == np.float64
-        assert record["labels"].shape == record["difficult"].shape == (0,)
-
-    def test_annotation_is_the_record_without_its_image(self, tree):
-        source = FolderSource(tree.root, ["own:train"])
-        full, light = source[1], source.annotation(1)
-        assert light.pop("image") == b""
-        full.pop("image")
-        np.testing.assert_equal(light, full)
-
-    def test_a_changed_record_leaves_the_source_as_it_was(self, tree):
-        source = FolderSource(tree.root, ["own:train"])
-        for key in ("boxes_xyxy", "labels", "difficult"):
-            source.annotation(1)[key][:] = 0
-        assert source.annotation(1)["difficult"].tolist() == [True, False]
-        assert source.annotation(1)["labels"].tolist() == [1, 0]
-        assert source.annotation(1)["boxes_xyxy"].all()
-
-    @pytest.mark.parametrize("index", [3, -1])
-    def test_index_out_of_range(self, tree, index):
-        with pytest.raises(IndexError):
-            FolderSource(tree.root, ["own:train"]).annotation(index)
-
-    def test_rotated_image_annotated_as_stored(self, tree):
-        image = encode(pixels(), exif=exif(6))
-        tree.add("a", image=image, xml=annotation_xml(object_xml(), size=(40, 60)))
-        record = FolderSource(tree.root, ["own:train"])[0]
-        assert record["image"] == image
-        np.testing.assert_array_equal(decode_image(image, "a"), pixels())
-
-    @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-    def test_rotated_image_annotated_upright(self, tree, orientation):
-        # The box frames the blue corner as the annotator saw it, in the turned picture.
-        tree.add("a", image=encode(pixels(), exif=exif(orientation)))
-        turned = {5: 5, 6: 4, 7: 6, 8: 2}[orientation]  # Image.Transpose: TRANSPOSE, ROTATE_270, ..
-        seen = np.asarray(Image.fromarray(pixels()).transpose(Image.Transpose(turned)))
-        rows, columns = np.nonzero(seen[..., 2] == 250)
-        box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-        tree.write(
-            "own/Annotations/a.xml", annotation_xml(object_xml("cat", box), size=seen.shape[:2])
-        )
-        record = FolderSource(tree.root, ["own:train"])[0]
-        assert (record["height"], record["width"]) == (60, 40) == record["image"].shape[:2]
-        left, top, right, bottom = (record["boxes_xyxy"][0] * [40, 60, 40, 60]).round().astype(int)
-        assert (record["image"][top:bottom, left:right, 2] == 250).all()
-        assert (record["image"][..., 2] == 250).sum() == (bottom - top) * (right - left)
+def test_records_by_hand(tree):
+    source = FolderSource(tree.root, ["own:train"])
+    # The numbers of the files: no shift, no division.
+    dog = ((1, 2.5, 30, 20), 1, True)
+    np.testing.assert_equal(source[1], Record(pixels(), "own/b", *truth(dog, SMALL_CAT)))
+    annotations = source.annotations()
+    assert annotations.image_ids == ("own/a", "own/b", "own/c")
+    assert annotations.sizes.tolist() == [[40, 60]] * 3
+    np.testing.assert_equal(list(annotations), [truth(CAT), truth(dog, SMALL_CAT), truth()])
+    np.testing.assert_equal(list(source.annotations(limit=2)), list(annotations)[:2])
 
 
-class TestReport:
-    def test_counts(self, tree):
-        report = FolderSource(tree.root, ["own:train"]).report
-        assert (report.num_images, report.num_objects) == (3, 3)
-        assert (report.num_difficult, report.num_without_objects) == (1, 1)
-        assert report.skipped == report.skipped_objects == report.corrected == {}
-
-    def test_every_unusable_file_is_counted_and_the_rest_used(self, tree):
-        jpeg = encode(pixels(200, 300), "JPEG")
-        tree.add("no image")
-        tree.remove("own/JPEGImages/no image.png")
-        tree.add("no xml")
-        tree.remove("own/Annotations/no xml.xml")
-        tree.add("empty")
-        tree.write("own/JPEGImages/empty.png", b"")
-        tree.add("text", image=b"<html>404</html>", extension=".jpg")
-        tree.add("cut", image=jpeg[: len(jpeg) // 2], extension=".jpg")
-        tree.add("bad xml", xml="<annotation><object>")
-        tree.list(
-            "bad", ["no image", "a", "no xml", "empty", "text", "cut", "b", "bad xml", "typo"]
-        )
-        source = FolderSource(tree.root, ["own:bad"])
-        assert [source[i]["image_id"] for i in range(len(source))] == ["own/a", "own/b"]
-        assert source.report.skipped == {
-            "image is missing": ["own/no image"],
-            "annotation is missing": ["own/no xml"],
-            "image is empty": ["own/empty"],
-            "image is not JPEG, PNG, BMP or WebP": ["own/text"],
-            "image is cut short or broken": ["own/cut"],
-            "annotation is not well-formed XML": ["own/bad xml"],
-            "neither image nor annotation found": ["own/typo"],
-        }
-
-    def test_objects_left_out_leave_their_image_in(self, tree):
-        bad = annotation_xml(object_xml(box=(5, 5, 5, 9)), object_xml(box=("nan", 1, 2, 3)))
-        tree.add("b", xml=bad)
-        source = FolderSource(tree.root, ["own:train"])
-        assert len(source) == 3
-        assert source.annotation(1)["boxes_xyxy"].shape == (0, 4)
-        assert source.report.num_without_objects == 2
-        assert sum(map(len, source.report.skipped_objects.values())) == 2
-
-    def test_nothing_usable(self, tree):
-        tree.list("none", ["x", "y"])
-        line = refusal(tree.root, ["own:none"])
-        assert "neither image nor annotation found (2, first own/x)" in line
-
-    def test_entities_refuse_the_data(self, tree):
-        tree.write("own/Annotations/b.xml", '<!DOCTYPE a [<!ENTITY b "b">]><annotation/>')
-        line = refusal(tree.root, ["own:train"])
-        assert os.path.join("own", "Annotations", "b.xml") in line
+def test_a_copy_for_a_worker_in_another_folder(tree, monkeypatch):
+    monkeypatch.chdir(tree.root)
+    source = FolderSource(".", ["own:train"])
+    monkeypatch.chdir("/")
+    copy = pickle.loads(pickle.dumps(source))
+    np.testing.assert_equal(list(copy), list(source))
+    tree.write("own/JPEGImages/b.png", b"broken since")
+    with pytest.raises(UserError, match=r"own/JPEGImages/b\.png"):
+        copy[1]
 
 
-class TestClassNames:
-    def test_collected_and_sorted(self, tree):
-        tree.list("dog first", ["b", "a"])
-        assert FolderSource(tree.root, ["own:dog first"]).class_names == ("cat", "dog")
-
-    def test_given_in_their_order(self, tree):
-        source = FolderSource(tree.root, ["own:train"], ["dog", "cow", "cat"])
-        assert source.class_names == ("dog", "cow", "cat")
-        assert source.annotation(1)["labels"].tolist() == [0, 2]
-
-    def test_an_unknown_one_is_refused_with_file_and_nearest_name(self, tree):
-        line = refusal(tree.root, ["own:train"], ["Cat", "dgo", "person"])
-        assert line.startswith("own/Annotations/a.xml: ")
-        assert 'found "cat" (nearest: "Cat")' in line
-        assert "unknown elsewhere: dog;" in line
-        assert 'data.unknown_classes="skip"' in line
-        assert 'found "dog" (nearest: "dgo")' in refusal(
-            tree.root, ["own:train"], ["cat", "dgo", "person"]
-        )
-
-    def test_unknown_ones_can_be_skipped(self, tree):
-        source = FolderSource(tree.root, ["own:train"], ["cat"], unknown_classes="skip")
-        assert source.report.skipped_objects == {
-            "class is not in class_names": ["own/b object 1 (dog)"]
-        }
-        assert len(source) == 3
-        assert source.report.num_objects == 2
-        assert source.report.num_difficult == 0
-        np.testing.assert_array_equal(source.annotation(1)["boxes_xyxy"], [[0.5, 0.5, 1, 1]])
-        assert source.annotation(1)["labels"].tolist() == [0]
-        assert source.annotation(2)["labels"].tolist() == []
-
-    def test_skipping_them_all_leaves_images_without_objects(self, tree):
-        source = FolderSource(tree.root, ["own:train"], ["bus"], unknown_classes="skip")
-        assert [len(source.annotation(i)["labels"]) for i in range(3)] == [0, 0, 0]
-        assert source.report.num_without_objects == 3
-
-    def test_nothing_to_collect_from(self, tree):
-        tree.list("background", ["c"])
-        assert "found none" in refusal(tree.root, ["own:background"])
-        assert len(FolderSource(tree.root, ["own:background"], ["cat"])) == 1
-
-    @pytest.mark.parametrize("names", [["cat", "dog", "cat"], []])
-    def test_bad_lists_of_names(self, tree, names):
-        assert "each class once" in refusal(tree.root, ["own:train"], names)
-
-    def test_bad_choice_for_unknown_ones(self, tree):
-        assert "ignore" in refusal(tree.root, ["own:train"], unknown_classes="ignore")
+def test_one_annotation_by_hand(tmp_path):
+    xml = annotation_xml(
+        "<object><part><name>head</name><bndbox><xmin>1</xmin></bndbox></part><name>person</name>"
+        "<bndbox><xmax>45.5</xmax><ymin>20</ymin><ymax>40</ymax><xmin>10</xmin></bndbox></object>",
+        object_xml("\n  traffic\n light ", (" 1 ", 1, 9, 9)),
+    )
+    source = read(tmp_path, xml, class_names=None)
+    assert source.class_names == ("person", "traffic light")
+    # Corners by name, not by place; fractions kept; the person's head is no object.
+    assert source.annotations().boxes_xyxy.tolist() == [[10, 20, 45.5, 40], [1, 1, 9, 9]]
 
 
-class TestLoading:
-    def test_pickle_gives_the_same_records(self, tree):
-        source = FolderSource(tree.root, ["own:train"])
-        copy = pickle.loads(pickle.dumps(source))
-        assert copy.class_names == source.class_names
-        for i in range(3):
-            np.testing.assert_equal(copy[i], source[i])
-
-    def test_a_worker_may_run_in_another_folder(self, tree, monkeypatch):
-        monkeypatch.chdir(tree.root)
-        source = FolderSource(".", ["own:train"])
-        monkeypatch.chdir("/")
-        assert source[0]["image"]
-
-    def test_built_twice_it_is_the_same(self, tree):
-        once, again = (pickle.dumps(FolderSource(tree.root, ["own:train"])) for _ in range(2))
-        assert once == again
-
-    def test_a_file_that_went_away_is_named(self, tree):
-        source = FolderSource(tree.root, ["own:train"])
-        tree.remove("own/JPEGImages/b.png")
-        with pytest.raises(UserError, match=r"own/JPEGImages/b\.png.*No such file"):
-            source[1]
-
-    def test_a_turned_image_that_broke_is_named(self, tree):
-        tree.add("a", image=encode(pixels(), exif=exif(6)), xml=annotation_xml(size=(60, 40)))
-        source = FolderSource(tree.root, ["own:train"])
-        tree.write("own/JPEGImages/a.png", b"broken")
-        with pytest.raises(UserError, match=r"own/JPEGImages/a\.png"):
-            source[0]
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1"])
+def test_encodings(tmp_path, encoding):
+    declared = encoding.removesuffix("-sig")
+    xml = f'<?xml version="1.0" encoding="{declared}"?>' + annotation_xml(object_xml("größe"))
+    assert read(tmp_path, xml.encode(encoding), class_names=None).class_names == ("größe",)
 
 
-class TestRealData:
-    def test_voc_tfds(self, shared_dir):
-        splits = ["VOC2012:val", "VOC2007:train+val"]
-        source = FolderSource(shared_dir / "data" / "VOCdevkit", splits)
-        assert len(source) == 410 + 123 + 138
-        assert len(source.class_names) == 20
-        assert source.report.skipped == source.report.skipped_objects == {}
-        assert source.report.corrected == {}
-        for i in range(0, len(source), 60):
-            record = source[i]
-            assert decode_image(record["image"], "").shape[:2] == (
-                record["height"],
-                record["width"],
-            )
+@pytest.mark.parametrize("entity", ['a "ha"><!ENTITY b "&a;&a;"', 'b SYSTEM "file:///etc/hosts"'])
+def test_entities_refuse_the_data(tree, entity):
+    xml = f"<!DOCTYPE l [<!ENTITY {entity}>]>" + annotation_xml(object_xml("&b;"))
+    tree.write("own/Annotations/b.xml", xml)
+    assert "own/Annotations/b.xml" in refusal(tree.root, ["own:train"])
 
-    def test_own_data(self, shared_dir):
-        source = FolderSource(shared_dir / "data", ["BCCD:all"])
-        assert source.class_names == ("Platelets", "RBC", "WBC")
-        assert len(source) == 364
-        # 361 + 4155 + 372 <name> elements in its files, two of them with a box of no size.
-        assert source.report.num_objects == 4886
-        assert list(source.report.skipped_objects) == ["box is empty or inverted"]
+
+def test_a_box_is_used_if_it_has_an_area_inside_the_image(tmp_path):
+    rng = np.random.default_rng(0)
+    boxes = rng.choice([-9, 0, 9.5, 40, 60, 70], (500, 4))
+    boxes[rng.random((500, 4)) < 0.05] = np.nan
+    expected = []
+    for left, top, right, bottom in boxes.tolist():
+        inside = [max(left, 0), max(top, 0), min(right, 60), min(bottom, 40)]
+        if inside[2] > inside[0] and inside[3] > inside[1] and np.isfinite(inside).all():
+            expected.append((inside, inside != [left, top, right, bottom]))
+    found = read(tmp_path, annotation_xml(*(object_xml(box=box) for box in boxes))).annotations()
+    assert found.boxes_xyxy.tolist() == [box for box, _ in expected]
+    (clipped,), skipped = found.report.corrected.values(), found.report.skipped_objects
+    assert 10 < len(clipped) == sum(is_clipped for _, is_clipped in expected) < len(expected)
+    assert 10 < sum(map(len, skipped.values())) == 500 - len(expected)
+
+
+def test_what_is_left_out_of_an_image_leaves_the_rest_in_order(tmp_path):
+    flags = [object_xml(more=f"<difficult>{text}</difficult>") for text in ("1", "0", "True", "2")]
+    numbers = [object_xml(box=(1, 1, value, 9)) for value in ("", "many", "-inf", "1,5")]
+    boxes = ((5, 5, 5, 9), (100, 1, 109, 9), (1, 2, 3, 4))
+    empty, outside, last = (object_xml(box=box) for box in boxes)
+    nameless = object_xml(None), "<object/>"
+    xml = annotation_xml(*flags, empty, outside, *numbers, *nameless, last)
+    found = read(tmp_path, xml).annotations()
+    assert found.boxes_xyxy.tolist() == [[10, 10, 30, 30]] * 4 + [[1, 2, 3, 4]]
+    assert found.difficult.tolist() == [True, False, True, False, False]
+    names = [f"own/a object {number} (cat)" for number in range(1, 11)]
+    assert list(found.report.corrected.values()) == [[names[3]]]  # difficult is 2
+    assert found.report.skipped_objects == {
+        "box is empty or inverted": [names[4]],
+        "box is outside the image": [names[5]],
+        "box is missing or not a number": names[6:],
+        "object without a class name": ["own/a object 11 (?)", "own/a object 12 (?)"],
+    }
+
+
+APPLIED = "EXIF rotation applied, as in the annotation"
+IGNORED = "EXIF orientation ignored, as in the annotation"
+WRONG = "size missing or wrong in the annotation, image's own used"
+
+
+@pytest.mark.parametrize(
+    ("orientation", "annotated", "stored", "correction"),
+    [
+        (1, (40, 60), (40, 60), None),
+        (6, (40, 60), (40, 60), IGNORED),
+        *((n, (60, 40), (40, 60), APPLIED) for n in (5, 6, 7, 8)),
+        *((n, (60, 40), (40, 60), WRONG) for n in (1, 3)),  # EXIF does not swap the sides
+        *((6, size, (40, 60), WRONG) for size in ((80, 90), (-4, math.nan), ("", "wide"), None)),
+        (6, (40, 40), (40, 40), IGNORED),  # cannot tell, and VOC's own rule is stored pixels
+    ],
+)
+def test_which_pixels_the_boxes_refer_to(tmp_path, orientation, annotated, stored, correction):
+    image = encode(pixels(*stored), exif=exif(orientation))
+    picture = Image.open(io.BytesIO(image))
+    seen = np.asarray(ImageOps.exif_transpose(picture) if correction == APPLIED else picture)
+    # The box frames the blue corner in the picture as the annotator saw it.
+    rows, columns = np.nonzero(seen[..., 2] == 250)
+    box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    source = read(tmp_path, annotation_xml(object_xml(box=box), size=annotated), image)
+    np.testing.assert_equal(source[0], Record(seen, "own/a", *truth((box, 0, False))))
+    found = source.annotations()
+    assert found.report.corrected == ({} if correction is None else {correction: ["own/a"]})
+    assert tuple(found.sizes[0]) == seen.shape[:2]
+
+
+def test_bad_files_are_reported_and_the_rest_used(tree):
+    skipped = {
+        "image is cut short or broken": {"image": encode(pixels(), "JPEG")[:-50]},
+        "image is not JPEG, PNG, BMP or WebP": {"image": b"no image at all"},
+        "image is empty": {"image": b""},
+        "annotation is not well-formed XML": {
+            "xml": "<?xml version='1.0' encoding='klingon'?><a/>"
+        },
+        "annotation is not in VOC format": {"xml": "<html/>"},
+    }
+    image_16 = bytes(cv2.imencode(".png", np.ones((40, 60), np.uint16))[1])
+    corrected = {
+        "16-bit image, high 8 bits used": {"image": image_16},
+        "transparency dropped": {"image": encode(Image.fromarray(pixels()).convert("RGBA"))},
+    }
+    for i, files in enumerate([*skipped.values(), *corrected.values()]):
+        tree.add(str(i), **files)
+    tree.list("odd", [*map(str, range(7)), "a", "no file"])
+    found = FolderSource(tree.root, ["own:odd"]).annotations()
+    assert found.image_ids == ("own/5", "own/6", "own/a")
+    reported = {reason: [f"own/{i}"] for i, reason in enumerate([*skipped, *corrected])}
+    reported["image is missing or cannot be read"] = ["own/no file"]
+    assert found.report.skipped | found.report.corrected == reported
+    tree.remove("own/Annotations/a.xml")
+    tree.list("none", ["a"])
+    assert "annotation is missing or cannot be read: own/a" in refusal(tree.root, ["own:none"])
+
+
+def test_annotations_are_enough_to_evaluate_detections(tree):
+    with_images = FolderSource(tree.root, ["own:train"]).annotations()
+    shutil.rmtree(tree.root / "own/JPEGImages")
+    tree.write("more/Annotations/no size.xml", annotation_xml(size=None))
+    splits = ["own:train", "more:all"]
+    found = FolderSource(tree.root, splits, images_required=False).annotations()
+    assert found.fingerprint() == with_images.fingerprint()
+    assert found.sizes.tolist() == with_images.sizes.tolist()
+    assert list(found.report.skipped.values()) == [["more/no size"]]
+
+
+def test_class_names_are_collected_and_sorted_or_given(tree):
+    tree.list("dog first", ["b", "a"])
+    assert FolderSource(tree.root, ["own:dog first"]).class_names == ("cat", "dog")
+    source = FolderSource(tree.root, ["own:train"], ["dog", "cow", "cat"])
+    assert source.class_names == ("dog", "cow", "cat")
+    assert source.annotations()[1].labels.tolist() == [0, 2]
+    assert len(FolderSource(tree.root, ["own:val"], ["cat"])) == 1  # without objects
+    for split, names in (("own:val", None), ("own:train", ["cat", "dog", "cat"])):
+        assert "model.class_names" in refusal(tree.root, [split], names)
+
+
+def test_unknown_classes_are_refused_with_file_and_nearest_name_or_skipped(tree):
+    line = refusal(tree.root, ["own:train"], ["Cat", "dgo", "person"])
+    for part in ("own/Annotations/a.xml", "'cat' (nearest: 'Cat'", "cat, dog", '"skip"'):
+        assert part in line
+    assert "nearest: 'dgo'" in refusal(tree.root, ["own:train"], ["cat", "dgo", "person"])
+    source = FolderSource(tree.root, ["own:train"], ["cat"], unknown_classes="skip")
+    found = source.annotations()
+    assert found.report.skipped_objects == {"class is not in class_names": ["own/b object 1 (dog)"]}
+    np.testing.assert_equal(list(found), [truth(CAT), truth(SMALL_CAT), truth()])
+
+
+@pytest.mark.parametrize(
+    ("root", "splits", "counts", "fingerprint"),
+    [
+        ("VOCdevkit", "VOC2012:val VOC2007:train+val", (671, 20, 1648, 0), "6c5ff22c5caed079"),
+        (".", "BCCD:all", (364, 3, 361 + 4155 + 372 - 2, 2), "a1d675160b591828"),  # 2 of no size
+    ],
+)
+def test_real_data(shared_dir, root, splits, counts, fingerprint):
+    # Counted in the files: lines of the lists, kinds of <name>, <object> elements.
+    source = FolderSource(shared_dir / "data" / root, splits.split())
+    found = source.annotations()
+    left_out = sum(map(len, found.report.skipped_objects.values()))
+    assert (len(source), len(source.class_names), len(found.labels), left_out) == counts
+    assert found.fingerprint().startswith(fingerprint)
+    for i in range(0, len(source), 60):
+        assert source[i].image.shape[:2] == tuple(found.sizes[i])

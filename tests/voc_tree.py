@@ -2,10 +2,13 @@
 
 import io
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from yolov1_jax.config import UserError
+from yolov1_jax.data.voc_folder import FolderSource
 
 Box = tuple[object, object, object, object]  # xmin, ymin, xmax, ymax: numbers, or what breaks them
 
@@ -33,10 +36,7 @@ def exif(orientation: int) -> bytes:
 
 
 def object_xml(name: str | None = "cat", box: Box = (10, 10, 30, 30), more: str = "") -> str:
-    corners = "".join(
-        f"<{key}>{value}</{key}>"
-        for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
-    )
+    corners = "<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>".format(*box)
     named = "" if name is None else f"<name>{name}</name>"
     return f"<object>{named}{more}<bndbox>{corners}</bndbox></object>"
 
@@ -53,26 +53,27 @@ class VocTree:
     def __init__(self, root: pathlib.Path) -> None:
         self.root = root
 
-    def add(
-        self,
-        name: str,
-        *,
-        image: bytes | None = None,
-        xml: str | None = None,
-        dataset: str = "own",
-        extension: str = ".png",
-    ) -> None:
+    def add(self, name, *, image=None, xml=None, dataset="own", extension=".png"):
         """An image with its annotation; by default a good one with one cat."""
-        self.write(f"{dataset}/JPEGImages/{name}{extension}", image or encode(pixels()))
+        image = encode(pixels()) if image is None else image
+        self.write(f"{dataset}/JPEGImages/{name}{extension}", image)
         self.write(f"{dataset}/Annotations/{name}.xml", xml or annotation_xml(object_xml()))
 
-    def list(self, set_name: str, lines: Sequence[str], dataset: str = "own") -> None:
+    def list(self, set_name, lines, dataset="own"):
         self.write(f"{dataset}/ImageSets/Main/{set_name}.txt", "".join(f"{x}\n" for x in lines))
 
-    def write(self, path: str, content: bytes | str) -> None:
+    def write(self, path, content):
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content if isinstance(content, bytes) else content.encode())
 
-    def remove(self, path: str) -> None:
+    def remove(self, path):
         (self.root / path).unlink()
+
+
+def refusal(*args) -> str:
+    """The message that a folder source refuses with."""
+    with pytest.raises(UserError) as caught:
+        FolderSource(*args)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -1,75 +1,179 @@
-"""The record contract that every data source fulfils, and what a source found on the way.
+"""The contract between readers of data and all that uses them: images, objects, and a report.
 
-Frame: boxes are relative to the stored image, x_left / width and so on. VOC annotations are
-divided as they stand (1-based, no shift), like the PyTorch reference and tensorflow_datasets do,
-so `box * size` gives the numbers of the annotation back.
+Boxes here are in pixels of the original image, as float64. Readers of PASCAL VOC take the numbers
+of an annotation as they stand: the first pixel is 1, and the last one belongs to the box. Only
+`transforms` divides them by the image's size.
+
+Axes: N images, A objects of all images, C classes.
 """
 
 import dataclasses
-from typing import Protocol, TypedDict
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from yolov1_jax.config import UserError
 
-class Record(TypedDict):
-    """One image and its objects. N objects; N may be 0."""
 
-    image: bytes | np.ndarray  # encoded JPEG or PNG, or uint8 RGB [height, width, 3]
-    boxes_xyxy: np.ndarray  # float64 [N, 4] in [0, 1]
-    labels: np.ndarray  # int32 [N], index into the source's class_names
-    difficult: np.ndarray  # bool [N]
-    image_id: str  # unique within the source, e.g. "VOC2012/2008_000008"
-    height: int  # pixels of the stored image
-    width: int
+class GroundTruth(NamedTuple):
+    """The n objects of one image; n may be 0."""
+
+    boxes_xyxy: np.ndarray  # float64 [n, 4], pixels of the original image
+    labels: np.ndarray  # int32 [n], index into class_names
+    difficult: np.ndarray  # bool [n], annotated as hard to recognise
+
+
+class Record(NamedTuple):
+    """One image with its n objects."""
+
+    image: np.ndarray  # uint8 RGB [height, width, 3]
+    image_id: str  # unique within the source, such as "VOC2012/2008_000008"
+    boxes_xyxy: np.ndarray  # float64 [n, 4], pixels of `image`
+    labels: np.ndarray  # int32 [n]
+    difficult: np.ndarray  # bool [n]
 
 
 @dataclasses.dataclass
-class SourceReport:
-    """What a source holds, and what it had to leave out or correct: the table at a run's start.
+class Report:
+    """What a reader left out or corrected: reasons ("image is empty"), each with the names."""
 
-    The three dictionaries map a reason ("image is empty", "box outside the image", ...) to what it
-    befell, in the order of the source: `skipped` to the files that are not used, `skipped_objects`
-    to the objects left out of images that are used, `corrected` to the files and objects that are
-    used after a correction.
-    """
-
-    num_images: int = 0
-    num_objects: int = 0
-    num_difficult: int = 0
-    num_without_objects: int = 0
-    skipped: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    skipped: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # images
     skipped_objects: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    corrected: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    corrected: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # images or objects
 
     def skip(self, reason: str, name: str) -> None:
-        """Notes a file that is not used."""
+        """Adds an image that is not used."""
         self.skipped.setdefault(reason, []).append(name)
 
     def skip_object(self, reason: str, name: str) -> None:
-        """Notes an object that is left out of an image that is used."""
+        """Adds an object that is left out of an image that is used."""
         self.skipped_objects.setdefault(reason, []).append(name)
 
     def correct(self, reason: str, name: str) -> None:
-        """Notes a file or an object that is used, but not as it was found."""
+        """Adds an image or an object that is used, but not as it was found."""
         self.corrected.setdefault(reason, []).append(name)
 
+    def notes(self) -> tuple[str, ...]:
+        """A line for each reason: how many images or objects, and the first three of them."""
+        groups = {
+            "images left out": self.skipped,
+            "objects left out": self.skipped_objects,
+            "corrected in the data": self.corrected,
+        }
+        return tuple(
+            f"{len(names):,} {what}, {reason}: {', '.join(names[:3])}" + ", ..." * (len(names) > 3)
+            for what, reasons in groups.items()
+            for reason, names in reasons.items()
+        )
 
-class UnusableFile(Exception):
-    """An image or an annotation that a source leaves out. The message is the reason."""
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Annotations:
+    """All objects of N images in one flat table; `annotations[i]` are those of image i."""
+
+    class_names: tuple[str, ...]  # C
+    image_ids: tuple[str, ...]  # N
+    sizes: np.ndarray  # int32 [N, 2], height and width in pixels
+    starts: np.ndarray  # int64 [N + 1]; image i has the objects starts[i]:starts[i + 1]
+    boxes_xyxy: np.ndarray  # float64 [A, 4], pixels of the original image
+    labels: np.ndarray  # int32 [A], index into class_names
+    difficult: np.ndarray  # bool [A]
+    report: Report = dataclasses.field(default_factory=Report)
+    # A COCO annotations JSON has numbers of its own for images (N) and classes (C), and areas of
+    # masks in square pixels, float64 [A]. None: see `evaluation/ground_truth.py`.
+    image_numbers: tuple[int, ...] | None = None
+    category_ids: tuple[int, ...] | None = None
+    areas: np.ndarray | None = None
+
+    @classmethod
+    def build(
+        cls,
+        class_names: Sequence[str],
+        image_ids: Sequence[str],
+        sizes: Sequence[tuple[int, int]] | np.ndarray,
+        objects: Sequence[GroundTruth],
+        report: Report | None = None,
+    ) -> "Annotations":
+        """Joins the objects of each image to one table."""
+        # The last one has no objects: concatenate needs at least one array.
+        rows = [*objects, GroundTruth(np.zeros((0, 4)), np.zeros(0, np.int32), np.zeros(0, bool))]
+        return cls(
+            class_names=tuple(class_names),
+            image_ids=tuple(image_ids),
+            sizes=np.asarray(sizes, np.int32).reshape(-1, 2),
+            starts=np.cumsum([0, *(len(one.labels) for one in objects)], dtype=np.int64),
+            boxes_xyxy=np.concatenate([one.boxes_xyxy for one in rows]).astype(np.float64),
+            labels=np.concatenate([one.labels for one in rows]).astype(np.int32),
+            difficult=np.concatenate([one.difficult for one in rows]).astype(bool),
+            report=report or Report(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> GroundTruth:
+        """The objects of an image, as views of the table."""
+        index = range(len(self))[index]
+        objects = slice(self.starts[index], self.starts[index + 1])
+        return GroundTruth(self.boxes_xyxy[objects], self.labels[objects], self.difficult[objects])
+
+    @property
+    def image_index(self) -> np.ndarray:
+        """int64 [A]: the place of each object's image."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what there is to detect: equal for equal data, whatever the order.
+
+        It covers image ids, and of each object the class name, the difficult flag, the box to 1/100
+        pixel, and the area where it is not that of the box.
+        """
+        lines = [
+            f"{self.class_names[label]}\t{int(difficult)}\t"
+            + "\t".join(f"{value + 0.0:.2f}" for value in box)
+            for box, label, difficult in zip(
+                self.boxes_xyxy.tolist(), self.labels, self.difficult, strict=True
+            )
+        ]
+        if self.areas is not None:
+            sides = self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2] + 1  # [A, 2]
+            # A box rounded to 1/100 pixel has an area that differs by up to this much.
+            rounding = 0.01 * np.abs(sides).sum(axis=1)
+            differs = np.abs(self.areas - sides.prod(axis=1)) > rounding
+            for i in np.flatnonzero(differs):
+                lines[i] += f"\t{self.areas[i]:.2f}"
+        images = [
+            "\n".join([image_id, *sorted(lines[self.starts[i] : self.starts[i + 1]])])
+            for i, image_id in enumerate(self.image_ids)
+        ]
+        return hashlib.sha256("\n\n".join(sorted(images)).encode()).hexdigest()
+
+
+class UnusableFile(UserError):
+    """An image or an annotation that cannot be used, and the reason."""
+
+    def __init__(self, reason: str, path: str | os.PathLike[str]) -> None:
+        super().__init__(reason, path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{os.fspath(self.args[1])}: {self.reason}; replace the file or leave it out"
 
 
 class Source(Protocol):
-    """Random access to records. Picklable, because loader workers receive a copy."""
+    """Random access to the images of a data set. Picklable: loader workers receive a copy."""
 
     class_names: tuple[str, ...]
-    report: SourceReport
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record:
-        """The record with its image."""
+        """The image, decoded, with its objects."""
         ...
 
-    def annotation(self, index: int) -> Record:
-        """The record with `image=b""`: all but the pixels, cheap enough to scan a data set."""
+    def annotations(self, limit: int | None = None) -> Annotations:
+        """The objects of the first `limit` images, of all for None; no pixels are read."""
         ...

@@ -1,191 +1,213 @@
-"""Pascal VOC 2007 and 2012 from tensorflow_datasets, in array_record: no TensorFlow anywhere.
+"""Pascal VOC 2007 and 2012 from tensorflow_datasets, without TensorFlow.
 
-Frame: boxes are relative to the stored image. tensorflow_datasets divides the 1-based pixel
-numbers of the devkit as they stand and keeps them as float32; here they are float64 again, such
-that `box * size` is the number of the annotation (to the last bit of a float64).
+Preparation looks for the archives in tensorflow_datasets' folder for manual downloads, and fetches
+missing ones into it. Address and SHA-256 are those that tensorflow_datasets has registered. What is
+written equals what its own builder writes as array_record, without the test split of VOC 2012.
+
+tensorflow_datasets divides the pixel numbers of the devkit by the image's size and keeps them as
+float32. What is read here are pixels again, equal to the numbers of the annotation.
 """
 
 import bisect
+import contextlib
+import fcntl
 import io
 import itertools
-import operator
 import os
+import pathlib
 import re
+import sys
+import tarfile
 from collections.abc import Iterator, Sequence
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
+import pooch
 import tensorflow_datasets as tfds
 from PIL import Image
+from tensorflow_datasets.object_detection import voc as tfds_voc
 
-from yolov1_jax.data.dataset import Record, SourceReport
-from yolov1_jax.data.voc_prepare import one_line, open_builder, prepare_voc
-from yolov1_jax.errors import UserError
-
-# fmt: off
-VOC_CLASS_NAMES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
-    "tvmonitor",
-)
-# fmt: on
+from yolov1_jax.config import UserError
+from yolov1_jax.data.dataset import Annotations, GroundTruth, Record
+from yolov1_jax.data.images import decode_image
 
 # The annotations of VOC2012 test were never published, so it can neither train nor evaluate.
-_SPLITS = {"2007": ("train", "validation", "test"), "2012": ("train", "validation")}
-_POSSIBLE = "; ".join(f"voc/{year}:{'+'.join(names)}" for year, names in _SPLITS.items())
-
-# Beyond this distance in pixels a coordinate is not the rounding of a whole number: float32 is
-# off by 3e-5 at 500 pixels, and the fractional coordinates of VOC2012 have one decimal or more.
-_SNAP = 1e-3
-_SCAN = 64  # examples read at once
+_SPLITS = {"voc/2007": ("train", "validation", "test"), "voc/2012": ("train", "validation")}
 
 
 class VocSource:
-    """Records of one or more splits, joined in the order given.
-
-    Within a split the order is that of tensorflow_datasets, which shuffles by a hash of the image
-    name: always the same, unlike that of the devkit's lists.
-
-    Labels, boxes and sizes are read once, when it is made (a pass over all examples: seconds);
-    copies that loader workers receive carry them along.
-    """
-
-    class_names: tuple[str, ...] = VOC_CLASS_NAMES
+    """One or more splits, joined in the order given; within each, tensorflow_datasets' order."""
 
     def __init__(self, splits: Sequence[str], data_dir: str | os.PathLike[str] | None = None):
-        """Opens the splits, and prepares the data set first if that has not been done.
+        """Opens splits such as "voc/2012:train[:10%]"; prepares the data if that is not done yet.
 
-        Args:
-          splits: such as ["voc/2007:train+validation", "voc/2012:train[:10%]"].
-          data_dir: tensorflow_datasets' data folder, None for its default; see `prepare_voc`.
-
-        Raises:
-          UserError: an unknown split, splits that overlap, data that cannot be read, and what
-            `prepare_voc` raises.
+        `data_dir` is that of tensorflow_datasets; None is `~/tensorflow_datasets` or TFDS_DATA_DIR.
+        Raises a UserError for an unknown split and for data that cannot be prepared or read.
         """
-        if isinstance(splits, str) or not splits:
-            raise UserError(f"expected a list of splits of {_POSSIBLE}; found {splits!r}")
-        wanted = [_parse_split(split) for split in splits]
-        prepare_voc(sorted({year for year, _ in wanted}), data_dir)
-        self._parts = [_open(year, split, data_dir) for year, split in wanted]
-        self._starts = [0, *itertools.accumulate(len(part) for part in self._parts)]
-        self.report = SourceReport()
-        self._scan([year for year, _ in wanted])
-
-    def _scan(self, years: list[str]) -> None:
-        ids, sizes, boxes, labels, difficult = [], [], [], [], []
-        for part, year in zip(self._parts, years, strict=True):
-            for example in _examples(part, f"voc/{year}"):
-                ids.append(f"VOC{year}/{os.path.splitext(example['image/filename'].decode())[0]}")
-                # Reads the header only, and ignores EXIF: the size that is stored.
-                size = Image.open(io.BytesIO(example["image"])).size  # (width, height)
-                objects = example["objects"]
-                sizes.append(size)
-                boxes.append(_exact_boxes(objects["bbox"], size))
-                labels.append(np.array(objects["label"], np.int32))
-                difficult.append(np.array(objects["is_difficult"], bool))
-        _refuse_duplicates(ids)
-        # Flat arrays: a copy of them reaches every loader worker.
-        self._ids = np.array(ids)
-        self._sizes = np.array(sizes, np.int32).reshape(-1, 2)  # width, height
-        self._offsets = np.cumsum([0, *map(len, labels)])  # objects of i: offsets[i]:offsets[i+1]
-        self._boxes = np.concatenate([np.zeros((0, 4)), *boxes])
-        self._labels = np.concatenate([np.zeros(0, np.int32), *labels])
-        self._difficult = np.concatenate([np.zeros(0, bool), *difficult])
-        self.report.num_images = len(ids)
-        self.report.num_objects = len(self._labels)
-        self.report.num_difficult = int(self._difficult.sum())
-        self.report.num_without_objects = sum(len(of_image) == 0 for of_image in labels)
+        self._parts = []
+        for split in splits:
+            name, _, names = split.replace(" ", "").partition(":")
+            if not set(re.sub(r"\[.*?\]", "", names).split("+")) <= {*_SPLITS.get(name, ())}:
+                raise UserError(f"expected splits, whole or sliced, of {_SPLITS}; found {split!r}")
+            builder = _prepared(name.removeprefix("voc/"), data_dir)
+            decoders = {"image": tfds.decode.SkipDecoding()}
+            try:
+                self._parts.append(builder.as_data_source(names, decoders=decoders))
+            except Exception as error:  # an empty slice, another file format, ...
+                raise UserError(f"cannot open {split}: {' '.join(str(error).split())}") from error
+        self._starts = [0, *itertools.accumulate(map(len, self._parts))]
+        self.class_names = tuple(builder.info.features["objects"]["label"].names)
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def __getitem__(self, index: int) -> Record:
-        """The record with its encoded JPEG."""
-        record = self.annotation(index)
+        """The decoded image with its objects."""
+        image_id, example = self._example(index)
+        image = decode_image(example["image"], image_id)
+        return Record(image, image_id, *_ground_truth(example, image.shape[:2]))
+
+    def annotations(self, limit: int | None = None) -> Annotations:
+        """The objects of the first `limit` images, of all for None, in a pass of some seconds."""
+        ids, sizes, objects = [], [], []
+        for index in range(len(self))[:limit]:
+            image_id, example = self._example(index)
+            width, height = Image.open(io.BytesIO(example["image"])).size  # reads the header only
+            ids.append(image_id)
+            sizes.append((height, width))
+            objects.append(_ground_truth(example, (height, width)))
+        if len(set(ids)) < len(ids):
+            raise UserError("expected splits that do not overlap, found an image twice")
+        return Annotations.build(self.class_names, ids, sizes, objects)
+
+    def _example(self, index: int) -> tuple[str, dict[str, Any]]:
+        index = range(len(self))[index]
         part = bisect.bisect_right(self._starts, index) - 1
-        record["image"] = self._parts[part][index - self._starts[part]]["image"]
-        return record
-
-    def annotation(self, index: int) -> Record:
-        """The record with `image=b""`, from memory."""
-        index = operator.index(index)
-        if not 0 <= index < len(self):
-            raise IndexError(f"record {index} of {len(self)}")
-        objects = slice(self._offsets[index], self._offsets[index + 1])
-        width, height = self._sizes[index].tolist()
-        return Record(
-            image=b"",
-            boxes_xyxy=self._boxes[objects].copy(),  # [N, 4]
-            labels=self._labels[objects].copy(),
-            difficult=self._difficult[objects].copy(),
-            image_id=str(self._ids[index]),
-            height=height,
-            width=width,
-        )
-
-
-def _parse_split(split: str) -> tuple[str, str]:
-    """ "voc/2012:train[:10%]+validation" -> ("2012", "train[:10%]+validation")"""
-    match = re.fullmatch(r"voc/(\w+):(.+)", split)
-    year, parts = match.groups() if match else ("", "")
-    parts = parts.replace(" ", "")
-    names = [re.sub(r"\[[^\[\]]*\]$", "", name) for name in parts.split("+")]
-    if year == "2012" and "test" in names:
-        raise UserError(
-            f"{split!r}: the annotations of VOC2012 test are not public; use splits of {_POSSIBLE}"
-        )
-    if not set(names) <= set(_SPLITS.get(year, ())):
-        raise UserError(f"expected a split of {_POSSIBLE}, whole or sliced; found {split!r}")
-    return year, parts
-
-
-def _open(year: str, split: str, data_dir: str | os.PathLike[str] | None) -> Any:
-    builder = open_builder(year, data_dir)
-    try:
-        return builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-    except NotImplementedError as error:  # prepared by another program, as tfrecord
-        raise UserError(
-            f"{builder.data_dir}: expected files in array_record, found "
-            f"{builder.info.file_format.value}; give another data folder, or move this one away"
-        ) from error
-    except Exception as error:  # a slice it cannot parse, an empty one, a file that is missing
-        raise UserError(
-            f"cannot open voc/{year}:{split} in {builder.data_dir}: {one_line(error)}"
-        ) from error
-
-
-def _examples(part: Any, name: str) -> Iterator[dict[str, Any]]:
-    for start in range(0, len(part), _SCAN):
+        info = self._parts[part].dataset_info
         try:
-            examples = part.__getitems__(list(range(start, min(start + _SCAN, len(part)))))
-        except Exception as error:  # array_record and the parser raise several kinds
-            raise UserError(
-                f"cannot read {name} in {part.dataset_info.data_dir}: {one_line(error)}; delete "
-                "that folder to have it prepared again"
-            ) from error
-        yield from examples
+            example = self._parts[part][index - self._starts[part]]
+        except RuntimeError as error:  # of array_record
+            raise UserError(f"{info.data_dir}: {error}; delete it to prepare it again") from error
+        stem = os.path.splitext(example["image/filename"].decode())[0]
+        return f"VOC{info.config_name}/{stem}", example
 
 
-def _exact_boxes(boxes_yxyx: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """float32 (ymin, xmin, ymax, xmax) -> float64 xyxy whose pixels are the annotation's. [N, 4]
+def _ground_truth(example: dict[str, Any], size: tuple[int, int]) -> GroundTruth:
+    """The objects of an image of size (height, width); boxes are the annotation's numbers."""
+    objects = example["objects"]
+    pixels = np.array(objects["bbox"], np.float64).reshape(-1, 4) * [[*size, *size]]  # y x y x
+    # Float32 is off by 3e-5 at 500 pixels. VOC2012's fractional numbers have one decimal or more.
+    pixels = np.where(np.abs(pixels - pixels.round()) < 1e-3, pixels.round(), pixels)
+    labels = np.array(objects["label"], np.int32)
+    return GroundTruth(pixels[:, [1, 0, 3, 2]], labels, np.array(objects["is_difficult"], bool))
 
-    Args:
-      boxes_yxyx: N arrays [4] in [0, 1].
-      size: (width, height) of the image in pixels.
+
+def _prepared(year: str, data_dir: str | os.PathLike[str] | None) -> Any:
+    """tensorflow_datasets' builder of VOC 2007 or 2012; its data are prepared first if needed.
+
+    After an interruption, the next call continues. Any number of processes may call it: one does
+    the work. The archives may be deleted afterwards.
     """
-    relative = np.array(boxes_yxyx, np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
-    scale = np.array([[*size, *size]], np.float64)
-    pixels = relative * scale
-    whole = np.round(pixels)
-    return np.where(np.abs(pixels - whole) < _SNAP, whole / scale, relative)
+    builder = tfds.builder(f"voc/{year}", data_dir=data_dir)
+    root, target = builder.data_dir_root, builder.data_path
+    if target.exists():  # complete, because it gets this name at the end
+        return builder
+    downloads = pathlib.Path(root, "downloads")
+    downloads.mkdir(parents=True, exist_ok=True)
+    with (downloads / f"voc-{year}.lock").open("w") as lock:  # freed if the process is killed
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for another process that prepares voc/{year}", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in target.parent.glob("incomplete.*"):  # by a process that was killed
+            left.rmtree()
+        tfds.display_progress_bar(sys.stderr.isatty())
+        writer = _ArchiveVoc(config=year, data_dir=root, file_format="array_record")
+        config = tfds.download.DownloadConfig(try_download_gcs=False)
+        with contextlib.redirect_stdout(sys.stderr):
+            writer.download_and_prepare(download_config=config)  # unless it was done meanwhile
+    return tfds.builder(f"voc/{year}", data_dir=data_dir)
 
 
-def _refuse_duplicates(ids: list[str]) -> None:
-    seen: set[str] = set()
-    for image_id in ids:
-        if image_id in seen:
-            raise UserError(
-                f"expected splits that do not overlap, found {image_id} twice: name each split once"
-            )
-        seen.add(image_id)
+def _fetch(filename: str, folder: pathlib.Path) -> pathlib.Path:
+    """The archive in `folder`, downloaded if it is missing, and checked in any case."""
+    infos = tfds_voc.Voc.url_infos.items()
+    url, info = next((url, info) for url, info in infos if info.filename == filename)
+
+    def download(url: str, output: str, archives: pooch.Pooch) -> None:
+        part = folder / f"{filename}.part"  # what an earlier call has received
+        with part.open("ab") as file:
+            if file.tell() < info.size:
+                # A server that ignores this sends everything; pooch refuses the sum and retries.
+                headers = {"Range": f"bytes={file.tell()}-"}
+                get = pooch.HTTPDownloader(sys.stderr.isatty(), 1 << 16, headers=headers)
+                get(url, file, archives)
+        part.replace(output)
+
+    # Four more tries; no file of the user is replaced.
+    archives = pooch.Pooch(folder, "", {filename: info.checksum}, {filename: url}, 4, False)
+    try:
+        return pathlib.Path(archives.fetch(filename, downloader=download))
+    except (OSError, ValueError) as error:  # no connection; a file with another SHA-256
+        raise UserError(
+            f"{folder / filename}: expected the official archive, sha256 {info.checksum}: {error}; "
+            "put it there, or delete what is there and run again to download it"
+        ) from error
+
+
+with tfds.core.registered.skip_registration():
+
+    class _ArchiveVoc(tfds_voc.Voc):
+        """tensorflow_datasets' builder, but it reads from the archives, without TensorFlow."""
+
+        name = "voc"
+        __module__ = tfds_voc.__name__  # recorded in dataset_info.json
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
+            manual = pathlib.Path(self.data_dir_root, "downloads", "manual")
+            splits: dict[str, Iterator[Any]] = {}
+            for part, filename in self.builder_config.filenames.items():
+                names = ("test",) if part == "test" else ("train", "validation")
+                if filename != "VOC2012test.tar":  # which has no annotations
+                    archive = _fetch(filename, manual)
+                    splits |= {name: self._generate_examples(archive, name) for name in names}
+            return splits
+
+        def _generate_examples(self, data_path: pathlib.Path, set_name: str) -> Iterator[Any]:
+            folder = f"VOCdevkit/VOC{self.builder_config.name}"
+            with tarfile.open(data_path) as tar:
+                members = {member.name: member for member in tar}
+
+                def read(name: str) -> Any:
+                    return tar.extractfile(members[f"{folder}/{name}"])
+
+                image_set = read(f"ImageSets/Main/{set_name.replace('validation', 'val')}.txt")
+                for name in image_set.read().decode().split():
+                    objects = list(_features(read(f"Annotations/{name}.xml")))
+                    easy = [o for o in objects if not o["is_difficult"]]
+                    example = {
+                        "image": read(f"JPEGImages/{name}.jpg"),
+                        "image/filename": f"{name}.jpg",
+                        "objects": objects,
+                        "labels": sorted({o["label"] for o in objects}),
+                        "labels_no_difficult": sorted({o["label"] for o in easy}),
+                    }
+                    yield name, example
+
+
+def _features(annotation: Any) -> Iterator[dict[str, Any]]:
+    """The objects of a VOC XML as the features of the tfds builder; boxes divided as they stand."""
+    root = ElementTree.parse(annotation).getroot()
+    width, height = (float(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
+    scale = {"ymin": height, "xmin": width, "ymax": height, "xmax": width}
+    for item in root.iterfind("object"):
+        corners = {k: float(item.findtext(f"bndbox/{k}", "")) / side for k, side in scale.items()}
+        yield {
+            "label": item.findtext("name", "").lower(),
+            "pose": item.findtext("pose", "").lower(),
+            "bbox": tfds.features.BBox(**corners),
+            "is_truncated": item.findtext("truncated") == "1",
+            "is_difficult": item.findtext("difficult") == "1",
+        }
