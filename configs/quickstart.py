@@ -1,4 +1,4 @@
-"""A detector in minutes on a CPU, without a download: painted scenes and a narrow ResNet-18.
+"""A detector in minutes on a CPU, without a download: synthetic scenes and a narrow ResNet-18.
 
 Reproduces  nothing published: it shows the whole program, and that it learns.
 Command     python -m yolov1_jax.main
@@ -8,11 +8,11 @@ Expected    mAP 82.3 (voc07) on the 500 evaluation scenes after 5 min 5 s on 2 C
 
 from ml_collections import ConfigDict
 
-from configs import r34
+from yolov1_jax.config import shipped_config
 
 
 def get_config() -> ConfigDict:
-    config = r34.get_config()
+    config = shipped_config("r34")
     config.image_size = 128  # pixels, both sides
 
     config.data.source = "synthetic"

@@ -8,11 +8,11 @@ Expected    150 epochs. Neither the time nor the result has been measured by thi
 
 from ml_collections import ConfigDict
 
-from configs import r34
+from yolov1_jax.config import shipped_config
 
 
 def get_config() -> ConfigDict:
-    config = r34.get_config()
+    config = shipped_config("r34")
     config.model.backbone = "resnet18"
     config.train.batch_size = 32  # images per step
     config.train.accumulation_steps = 2  # 64 images per update

@@ -2,7 +2,8 @@
 
 Reproduces  "Object detection from scratch with Pytorch: YOLOv1" (notebook yolov1-v2 of 2021-09,
             gitE0Z9/pytorch-implementations): VOC2007 test mAP 57.3 by its own evaluation
-            (`--config.eval.protocol=seed`), trained on VOC2007 + VOC2012 trainval, 16,551 images.
+            (`--config.eval.protocol=reference`), trained on the 16,551 images of VOC2007 + VOC2012
+            trainval.
 Command     python -m yolov1_jax.main --config=configs/r34.py \
                 --config.model.pretrained=resnet34.safetensors
 Expected    150 epochs. Neither the time nor the result has been measured by this project.
@@ -113,8 +114,8 @@ def get_config() -> ConfigDict:
     optimizer.ema_decay = config_dict.placeholder(float)  # average of the weights, for evaluation
 
     config.eval = evaluation = ConfigDict()
-    evaluation.protocol = "voc07"  # "voc07" (11 points), "voc10" (area) or "seed" (the reference's)
-    # The reference's 0.3 is part of the "seed" protocol; official AP needs the low scores too.
+    evaluation.protocol = "voc07"  # "voc07" (11 points), "voc10" (area) or "reference" (its own)
+    # The reference's 0.3 is part of the "reference" protocol; official AP needs the low scores too.
     evaluation.score_threshold = 0.005
     evaluation.nms_iou_threshold = 0.5
     evaluation.classes_per_box = "best"  # or "all": a box may be detected as several classes

@@ -1,20 +1,41 @@
-"""Configs as the programs see them: from the command line, to and from JSON, checked.
+"""Configs: read from a file, overridden, checked and stored; and the errors that users see.
 
-A config is a locked ConfigDict that a file's `get_config()` returns; all keys and
-their meaning stand in configs/r34.py.
+A config is a locked ConfigDict that a file's `get_config()` returns. All keys and their meaning
+stand in configs/r34.py.
 """
 
+import ast
+import copy
 import difflib
 import json
 import math
+import pathlib
+import runpy
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from yolov1_jax.errors import UserError
 
-CHOICES = {
+class UserError(Exception):
+    """A mistake in what the user gave: a path, a config value, a data file.
+
+    Its message is one line: what was expected, what was found, what to do. Commands print the line
+    without a traceback and exit with code 2.
+    """
+
+
+class RunError(Exception):
+    """A run that cannot go on although its input is right, such as a loss that is not finite.
+
+    Its message is one line. Commands print it and exit with code 1.
+    """
+
+
+# What each value may be; the code that uses a value does not check it again.
+_CHOICES = {
     "compute_dtype": ("float32", "bfloat16"),
     "data.source": ("tfds", "folder", "synthetic"),
     "data.unknown_classes": ("refuse", "skip"),
@@ -29,72 +50,198 @@ CHOICES = {
     "loss.class_target": ("all", "winner"),
     "optimizer.name": ("adam", "adamw", "sgd"),
     "optimizer.schedule": ("constant", "step", "cosine"),
-    "eval.protocol": ("voc07", "voc10", "seed"),
+    "eval.protocol": ("voc07", "voc10", "reference"),
     "eval.classes_per_box": ("best", "all"),
 }
+# Keys of values that may be None.
+_OPTIONAL = """
+data.root data.images_per_epoch model.class_names model.pretrained model.head_neck_channels
+train.num_epochs train.num_steps train.eval_every_epochs train.eval_every_steps
+train.checkpoint_every_steps optimizer.clip_norm optimizer.ema_decay
+"""
+# Tuples of strings; all other tuples are of numbers.
+_STRINGS = ("data.train", "data.eval", "model.class_names")
+# Values of older versions, by their names of today.
+_RENAMED = {("eval.protocol", "seed"): "reference"}
 
-# (lowest allowed value, whether that value itself is allowed)
-LOWER_BOUNDS = {
-    "seed": (0, True),
-    "image_size": (32, True),
-    "data.num_workers": (0, True),
-    "data.images_per_epoch": (1, True),
-    "model.grid_size": (1, True),
-    "model.boxes_per_cell": (1, True),
-    "model.width_multiplier": (0, False),
-    "model.head_channels": (1, True),
-    "model.head_neck_channels": (1, True),
-    "loss.coordinate_weight": (0, True),
-    "loss.object_weight": (0, True),
-    "loss.no_object_weight": (0, True),
-    "loss.class_weight": (0, True),
-    "loss.sqrt_epsilon": (0, False),
-    "train.batch_size": (1, True),
-    "train.accumulation_steps": (1, True),
-    "train.num_epochs": (0, False),
-    "train.num_steps": (0, True),
-    "train.log_every_steps": (1, True),
-    "train.eval_every_epochs": (0, False),
-    "train.eval_every_steps": (1, True),
-    "train.checkpoint_every_steps": (1, True),
-    "train.keep_checkpoints": (1, True),
-    "optimizer.learning_rate": (0, False),
-    "optimizer.weight_decay": (0, True),
-    "optimizer.beta1": (0, True),
-    "optimizer.beta2": (0, True),
-    "optimizer.epsilon": (0, False),
-    "optimizer.momentum": (0, True),
-    "optimizer.warmup_epochs": (0, True),
-    "optimizer.decay_factor": (0, False),
-    "optimizer.final_fraction": (0, True),
-    "optimizer.clip_norm": (0, False),
-    "optimizer.ema_decay": (0, True),
-    "eval.score_threshold": (0, True),
-    "eval.nms_iou_threshold": (0, True),
-    "eval.batch_size": (1, True),
+# Keys by the interval of their values: "[" includes the bound, "(" does not.
+_INTERVALS = {
+    "[0, 4294967296)": "seed",  # numpy and grain take 32 bits
+    "[32, inf)": "image_size",
+    "[1, inf)": """
+        data.images_per_epoch model.grid_size model.boxes_per_cell model.head_channels
+        model.head_neck_channels train.batch_size train.accumulation_steps train.log_every_steps
+        train.eval_every_steps train.checkpoint_every_steps train.keep_checkpoints eval.batch_size
+        """,
+    "(0, inf)": """
+        model.width_multiplier model.pixel_std loss.sqrt_epsilon train.num_epochs
+        train.eval_every_epochs optimizer.learning_rate optimizer.epsilon optimizer.decay_epochs
+        optimizer.decay_factor optimizer.clip_norm
+        """,
+    "[0, inf)": """
+        data.num_workers data.augmentation.min_area loss.coordinate_weight loss.object_weight
+        loss.no_object_weight loss.class_weight train.num_steps optimizer.weight_decay
+        optimizer.warmup_epochs eval.score_threshold
+        """,
+    "[0, 1]": """
+        data.augmentation.flip_probability data.augmentation.color_probability
+        data.augmentation.brightness data.augmentation.contrast data.augmentation.saturation
+        data.augmentation.affine_probability data.augmentation.shift
+        data.augmentation.min_visibility optimizer.final_fraction eval.nms_iou_threshold
+        """,
+    "[0, 1)": """
+        data.augmentation.scale optimizer.beta1 optimizer.beta2 optimizer.momentum
+        optimizer.ema_decay
+        """,
+    "[0, 0.5]": "data.augmentation.hue",
+    "(-inf, inf)": "model.head_negative_slope model.pixel_mean",
 }
-
-# Likewise for the highest.
-UPPER_BOUNDS = {
-    "seed": (2**32, False),  # numpy and grain take 32 bits
-    "optimizer.beta1": (1, False),
-    "optimizer.beta2": (1, False),
-    "optimizer.momentum": (1, False),
-    "optimizer.final_fraction": (1, True),
-    "optimizer.ema_decay": (1, False),
-    "eval.nms_iou_threshold": (1, True),
-}
+_INTERVAL_OF = {key: interval for interval, keys in _INTERVALS.items() for key in keys.split()}
 
 
-# What stands in a tuple.
-ELEMENTS: dict[str, type | tuple[type, ...]] = {
-    "data.train": str,
-    "data.eval": str,
-    "model.class_names": str,
-    "model.pixel_mean": (int, float),
-    "model.pixel_std": (int, float),
-    "optimizer.decay_epochs": (int, float),
-}
+def shipped_config(name: str) -> ConfigDict:
+    """The config of this project's configs/<name>.py, a copy to change; "ablations:flip_off"."""
+    return read_config_file(name).unlock()
+
+
+def read_config_file(path: str) -> ConfigDict:
+    """The config that a file's get_config() returns.
+
+    Args:
+      path: of a Python file, or the name of a shipped config ("r34"). What follows a colon is the
+        argument of get_config, such as "configs/ablations.py:flip_off".
+
+    Raises:
+      UserError: there is no such file, or it fails in any way.
+    """
+    place, colon, variant = path.partition(":")
+    checkout = pathlib.Path(__file__).resolve().parents[1]
+    installed = pathlib.Path(sysconfig.get_path("data"), "share", "yolov1_jax")
+    shipped = [folder / "configs" / f"{place}.py" for folder in (checkout, installed)]
+    files = [one for one in (pathlib.Path(place).expanduser(), *shipped) if one.is_file()]
+    if not files:
+        raise UserError(
+            f"expected a config file at {place!r}, found none: give one such as configs/r34.py, or "
+            "the name of one that is shipped, such as r34"
+        )
+    file = files[0].resolve()
+    try:
+        get_config = runpy.run_path(str(file))["get_config"]
+        config = get_config(variant) if colon else get_config()
+        if not isinstance(config, ConfigDict):
+            raise TypeError(f"get_config() returns {type(config).__name__}")
+        return config.lock()
+    except UserError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if pathlib.Path(frame.filename) == file]
+        if isinstance(error, SyntaxError):
+            lines = [error.lineno]
+        where = f"{file}, line {lines[-1]}" if lines else str(file)
+        raise UserError(
+            f"expected a get_config() that returns a ConfigDict in {where}, found "
+            f"{type(error).__name__}: {error}; compare it with configs/r34.py"
+        ) from error
+
+
+def override(config: ConfigDict, key: str, text: str) -> ConfigDict:
+    """A copy with one value as a command line gives it, converted to the type that it had.
+
+    Args:
+      key: "train.batch_size".
+      text: a number, true or false, a string; "none" empties a value that may be empty; a tuple is
+        written with commas, with or without brackets and quotes.
+
+    Raises:
+      UserError: there is no such key, or the text is not of its type.
+    """
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, ConfigDict) or part not in node:
+            raise UserError(_unknown_key(config, key))
+        parent, node = node, node[part]
+    if isinstance(node, ConfigDict):
+        raise UserError(_unknown_key(config, key))
+    if text.lower() == "none" and key in _OPTIONAL.split():
+        return replace(config, key, None)
+    kind = parent.get_type(key.rsplit(".", 1)[-1])
+    try:
+        return replace(config, key, _convert(text, kind, of_strings=key in _STRINGS))
+    except (ValueError, KeyError, SyntaxError, TypeError):
+        raise UserError(
+            f"config.{key} must be of type {kind.__name__}, got {text!r}: correct the value"
+        ) from None
+
+
+def _convert(text: str, kind: type, *, of_strings: bool) -> Any:
+    if kind is bool:
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    if kind is not tuple:
+        return kind(text)
+    if of_strings and text[:1] not in ("(", "["):
+        return tuple(item.strip() for item in text.split(",") if item.strip())
+    return tuple(ast.literal_eval(text if text[:1] in ("(", "[") else f"({text},)"))
+
+
+def _unknown_key(config: ConfigDict, key: str) -> str:
+    """One line for a mistyped `config.<key>`, with the nearest key that exists."""
+    known = list(flatten(config))
+    last = key.rsplit(".", 1)[-1]
+    near = difflib.get_close_matches(key, known, 1, cutoff=0.4)
+    near = near or [k for k in known if k.rsplit(".", 1)[-1] == last]
+    hint = f"did you mean config.{near[0]}?" if near else f"the sections are {sorted(config)}"
+    return f"config.{key} does not exist: {hint}"
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError at the first value that cannot be right."""
+    flat = flatten(config)
+    for key in (*_CHOICES, *_INTERVAL_OF):
+        if key not in flat:
+            raise UserError(f"config.{key} is missing: start from the config of configs/r34.py")
+    for key, choices in _CHOICES.items():
+        if flat[key] not in choices:
+            new = _RENAMED.get((key, flat[key]))
+            near = difflib.get_close_matches(str(flat[key]), choices, 1)
+            hint = f"; its name is {new!r} now" if new else ""
+            hint = hint or (f"; did you mean {near[0]!r}?" if near else "")
+            raise UserError(f"config.{key} must be one of {choices}, got {flat[key]!r}{hint}")
+    for key, value in flat.items():
+        if value is None and key not in _OPTIONAL.split():
+            raise UserError(f"config.{key} must have a value, got None: set it")
+    for key, interval in _INTERVAL_OF.items():
+        value = flat[key]
+        numbers = value if isinstance(value, tuple) else (value,)
+        if value is not None and not all(_is_within(number, interval) for number in numbers):
+            raise UserError(f"config.{key} must be in {interval}, got {value!r}")
+    for key in ("model.pixel_mean", "model.pixel_std"):
+        if len(flat[key]) != 3:
+            raise UserError(f"config.{key} must be three numbers, got {flat[key]!r}")
+    if list(flat["optimizer.decay_epochs"]) != sorted(set(flat["optimizer.decay_epochs"])):
+        raise UserError(
+            "config.optimizer.decay_epochs must be ascending, got "
+            f"{flat['optimizer.decay_epochs']!r}"
+        )
+    if flat["train.num_steps"] is None and flat["train.num_epochs"] is None:
+        raise UserError("config.train needs num_steps or num_epochs, got neither: set one")
+    for split in ("train", "eval"):
+        if not split_list(flat[f"data.{split}"]):
+            raise UserError(f"config.data.{split} is empty: name at least one split")
+    if flat["data.source"] == "folder" and flat["data.root"] is None:
+        raise UserError(
+            "config.data.root is not set: the folder source needs the top of the tree, for example "
+            "--config.data.root=VOCdevkit"
+        )
+
+
+def _is_within(number: Any, interval: str) -> bool:
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return False
+    low, high = map(float, interval[1:-1].split(","))
+    above = number >= low if interval[0] == "[" else number > low
+    below = number <= high if interval[-1] == "]" else number < high
+    return above and below and math.isfinite(number)
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
@@ -102,82 +249,19 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
 
     def walk(node: ConfigDict, prefix: str) -> Iterator[tuple[str, Any]]:
         for key in node:
-            value = node[key]
-            if isinstance(value, ConfigDict):
-                yield from walk(value, f"{prefix}{key}.")
+            if isinstance(node[key], ConfigDict):
+                yield from walk(node[key], f"{prefix}{key}.")
             else:
-                yield f"{prefix}{key}", value
+                yield f"{prefix}{key}", node[key]
 
     return dict(walk(config, ""))
 
 
-def check(config: ConfigDict) -> None:
-    """Raises UserError at the first value that cannot be right."""
-    flat = flatten(config)
-    for key in (*CHOICES, *LOWER_BOUNDS, *ELEMENTS):
-        if key not in flat:
-            raise UserError(f"config.{key} is missing: start from the config of configs/r34.py")
-    for key, choices in CHOICES.items():
-        if flat[key] not in choices:
-            near = difflib.get_close_matches(str(flat[key]), choices, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"config.{key} must be one of {choices}, got {flat[key]!r}{hint}")
-    for key, (bound, inclusive) in LOWER_BOUNDS.items():
-        value = flat[key]
-        if value is not None and not (value >= bound if inclusive else value > bound):
-            sign = ">=" if inclusive else ">"
-            raise UserError(f"config.{key} must be {sign} {bound}, got {value!r}")
-    for key, (bound, inclusive) in UPPER_BOUNDS.items():
-        value = flat[key]
-        if value is not None and not (value <= bound if inclusive else value < bound):
-            sign = "<=" if inclusive else "<"
-            raise UserError(f"config.{key} must be {sign} {bound}, got {value!r}")
-    for key, kind in ELEMENTS.items():
-        value = flat[key]
-        if value is not None and not all(isinstance(element, kind) for element in value):
-            of = "strings" if kind is str else "numbers"
-            raise UserError(f"config.{key} must be a tuple of {of}, got {value!r}")
-    for key, value in flat.items():
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float) and not math.isfinite(number):
-                raise UserError(f"config.{key} must be finite, got {value!r}")
-    for name, low in (("pixel_mean", -math.inf), ("pixel_std", 0)):
-        value = config.model[name]
-        if len(value) != 3 or not min(value) > low:
-            positive = "" if low < 0 else "positive "
-            raise UserError(f"config.model.{name} must be three {positive}numbers, got {value!r}")
-    epochs = config.optimizer.decay_epochs
-    if list(epochs) != sorted({epoch for epoch in epochs if epoch > 0}):
-        raise UserError(
-            f"config.optimizer.decay_epochs must be positive and ascending, got {epochs!r}"
-        )
-    if config.train.num_steps is None and config.train.num_epochs is None:
-        raise UserError("config.train needs num_steps or num_epochs, got neither: set one")
-    for split in ("train", "eval"):
-        if not split_list(config.data[split]):
-            raise UserError(f"config.data.{split} is empty: name at least one split")
-    if config.data.source == "folder" and config.data.root is None:
-        raise UserError(
-            "config.data.root is not set: the folder source needs the top of the tree, for example "
-            "--config.data.root=VOCdevkit"
-        )
-
-
-def unknown_key_message(config: ConfigDict, key: str) -> str:
-    """One line for a mistyped `config.<key>`, with the nearest key that exists."""
-    known = list(flatten(config))
-    near = difflib.get_close_matches(key, known, 1, cutoff=0.4)
-    last = key.rsplit(".", 1)[-1]
-    near = near or [k for k in known if k.rsplit(".", 1)[-1] == last]
-    hint = f"did you mean config.{near[0]}?" if near else f"the sections are {sorted(config)}"
-    return f"config.{key} does not exist: {hint}"
-
-
 def replace(config: ConfigDict, key: str, value: Any) -> ConfigDict:
     """A copy in which one value ("model.class_names") is another."""
-    copy = config.copy_and_resolve_references()
-    copy.update_from_flattened_dict({key: value})
-    return copy.lock()
+    changed = copy.deepcopy(config)
+    changed.update_from_flattened_dict({key: value})
+    return changed.lock()
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:
@@ -185,14 +269,18 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any]) -> ConfigDict:
-    """The inverse of `to_json`: lists become the tuples that configs are written with."""
+    """The inverse of `to_json`: lists become tuples again. Names of older versions are mapped."""
 
     def restore(value: Any) -> Any:
         if isinstance(value, dict):
             return ConfigDict({key: restore(item) for key, item in value.items()})
         return tuple(value) if isinstance(value, list) else value
 
-    return restore(values).lock()
+    config = restore(values)
+    for (key, old), new in _RENAMED.items():
+        if flatten(config).get(key) == old:
+            config.update_from_flattened_dict({key: new})
+    return config.lock()
 
 
 def split_list(splits: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,35 +8,36 @@ The same command run again continues from the last checkpoint. All config keys s
 meaning, in configs/r34.py; any of them can be set as --config.<section>.<key>=<value>.
 """
 
+import functools
 import os
 import pathlib
+import sys
 import threading
+from collections.abc import Sequence
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from yolov1_jax import command_line
-from yolov1_jax.errors import UserError
+from yolov1_jax.config import UserError
 from yolov1_jax.train import train_and_evaluate
+from yolov1_jax.training import cpu
 
-_CONFIG = command_line.define_config()
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "run folder; by default runs/<name of the config file>"
-)
+FLAGS = flags.FlagValues()
+_CONFIG = command_line.ConfigFlag(FLAGS)
+_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
+_integer = functools.partial(flags.DEFINE_integer, flag_values=FLAGS)
+_WORKDIR = _string("workdir", None, "run folder; by default runs/<name of the config file>")
 _DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "one of several processes; SLURM, TPU and Kubernetes tell which"
+    "distributed", False, "one of several processes, on SLURM, TPU or Kubernetes", flag_values=FLAGS
 )
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "host:port of process 0, where nothing tells; implies --distributed"
-)
-_NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "with --coordinator: how many there are"
-)
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "with --coordinator: which of them this is")
+_COORDINATOR = _string("coordinator", None, "elsewhere: host:port of process 0")
+_NUM_PROCESSES = _integer("num_processes", None, "with --coordinator: how many there are")
+_PROCESS_ID = _integer("process_id", None, "with --coordinator: which of them this is")
 
 
-def main(_: list[str]) -> None:
+def run(_: list[str]) -> None:
+    config = _CONFIG.value
     if _DISTRIBUTED.value or _COORDINATOR.value is not None:
         jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     elif _NUM_PROCESSES.value is not None or _PROCESS_ID.value is not None:
@@ -44,19 +45,21 @@ def main(_: list[str]) -> None:
             "--num_processes and --process_id need --coordinator=host:port or --distributed: "
             "else every process would train on its own"
         )
-    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}")
     try:
-        train_and_evaluate(_CONFIG.value, workdir)
+        train_and_evaluate(config, pathlib.Path(_WORKDIR.value or f"runs/{_CONFIG.name}"))
     except Exception:
         if jax.process_count() > 1:
-            # The way out of the interpreter waits for the other processes, which may be waiting for
-            # this one: not for ever.
+            # The interpreter's exit waits for the other processes, which may wait for this one.
             watchdog = threading.Timer(10, os._exit, [1])
             watchdog.daemon = True
             watchdog.start()
         raise
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    cpu.keep_freed_memory()
+    return command_line.run(run, FLAGS, argv, usage=__doc__)
+
+
 if __name__ == "__main__":
-    command_line.run(main, takes_arguments=False)
+    sys.exit(main())

@@ -1,76 +1,75 @@
-"""From a config to the parts of a run: sources, model, optimizer, options of the pure functions."""
+"""From a config to the parts of a run, each built in one place: `Setup`."""
 
-import dataclasses
-from typing import Any
+import functools
+import math
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from yolov1_jax import config as configs
+from yolov1_jax.config import UserError
 from yolov1_jax.data.dataset import Source
+from yolov1_jax.data.pipeline import eval_batches
 from yolov1_jax.data.source import open_source
-from yolov1_jax.data.transforms import Augmentation
 from yolov1_jax.models.head import head_strides
 from yolov1_jax.models.resnet import STRIDE
 from yolov1_jax.models.yolov1 import YOLOv1
+from yolov1_jax.training import cpu, run_folder
+from yolov1_jax.training.checkpoint import Checkpoints, DamagedCheckpoint
 from yolov1_jax.training.optimizer import build_optimizer, build_schedule
-from yolov1_jax.training.sharding import check_batch_size
+from yolov1_jax.training.sharding import (
+    batch_sharding,
+    check_batch_size,
+    data_mesh,
+    replicated_sharding,
+    shard_batch,
+)
+from yolov1_jax.training.step import (
+    TrainState,
+    create_train_state,
+    inference_variables,
+    make_predict_step,
+    make_train_step,
+)
+from yolov1_jax.yolo.grid import Predictions
+
+Track = Callable[[Iterable[Any], str, int], Iterable[Any]]  # items, description, how many
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError at what is wrong without any data being read; starts the devices."""
+    """Raises UserError for mistakes that show before any data is read; starts the devices."""
     configs.check(config)
     check_batch_size(config.train.batch_size, "config.train.batch_size")
     check_batch_size(config.eval.batch_size, "config.eval.batch_size")
-    augmentation(config)
     head_strides(config.image_size, config.model.grid_size, STRIDE)
 
 
-def open_train_source(config: ConfigDict) -> Source:
-    return _open(config, config.data.train)
+def open_split(config: ConfigDict, split: str, *, images_required: bool = True) -> Source:
+    """Opens config.data.train or config.data.eval, by "train" or "eval".
 
-
-def open_eval_source(config: ConfigDict) -> Source:
-    """Call it with the class names of the training source, which its labels must share."""
-    return _open(config, config.data.eval)
-
-
-def _open(config: ConfigDict, splits: tuple[str, ...]) -> Source:
+    The labels of "eval" are those of "train" if the config has the class names of that source.
+    `images_required`: see `FolderSource`.
+    """
     return open_source(
         config.data.source,
         root=config.data.root,
-        splits=configs.split_list(splits),
+        splits=configs.split_list(config.data[split]),
         class_names=config.model.class_names,
         unknown_classes=config.data.unknown_classes,
         image_size=config.image_size,
         seed=config.seed,
+        images_required=images_required,
     )
 
 
-def augmentation(config: ConfigDict) -> Augmentation:
-    return Augmentation(**config.data.augmentation)
-
-
-def build_model(config: ConfigDict, num_classes: int) -> YOLOv1:
-    model = config.model
-    return YOLOv1(
-        num_classes=num_classes,
-        backbone_name=model.backbone,
-        grid_size=model.grid_size,
-        boxes_per_cell=model.boxes_per_cell,
-        width_multiplier=model.width_multiplier,
-        head_channels=model.head_channels,
-        head_neck_channels=model.head_neck_channels,
-        head_negative_slope=model.head_negative_slope,
-        pixel_mean=tuple(model.pixel_mean),
-        pixel_std=tuple(model.pixel_std),
-        dtype=jnp.dtype(config.compute_dtype),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Duration:
+class Length(NamedTuple):
     """Length of a run in train steps; an epoch is as many images as the training set has."""
 
     num_steps: int
@@ -79,9 +78,160 @@ class Duration:
     checkpoint_every_steps: int
 
 
-def duration(config: ConfigDict, num_images: int) -> Duration:
+class Setup:
+    """Model, optimizer and jitted steps of a config, sharded over all devices.
+
+    Attributes:
+      config: with the class names.
+      model: the YOLOv1 module.
+      length: of the run.
+      learning_rate: optax schedule, by optimizer updates.
+      optimizer: optax transformation.
+      over_batch, replicated: shardings of a batch and of everything else.
+      create_state: jitted, PRNG key -> TrainState with random weights.
+      train_step: jitted, (state, batch) -> (state, metrics); it donates the state.
+      predict_step: jitted, (variables, images uint8 [B, H, W, 3]) -> Predictions.
+    """
+
+    def __init__(self, config: ConfigDict, num_images: int = 1) -> None:
+        """`num_images`: of the training set; only the length and the learning rate need it."""
+        self.config = config
+        self.model = build_model(config)
+        self.length = run_length(config, num_images)
+        self.learning_rate = _schedule(config, self.length)
+        self.optimizer = _optimizer(config, self.learning_rate)
+        mesh = data_mesh()
+        self.over_batch, self.replicated = batch_sharding(mesh), replicated_sharding(mesh)
+        create = functools.partial(
+            create_train_state,
+            model=self.model,
+            optimizer=self.optimizer,
+            image_size=config.image_size,
+        )
+        jit = functools.partial(jax.jit, compiler_options=cpu.compiler_options())
+        self.create_state = jit(create, out_shardings=self.replicated)
+        self.train_step = jit(
+            make_train_step(
+                self.model,
+                self.optimizer,
+                target_options=target_options(config),
+                loss_options=loss_options(config),
+            ),
+            in_shardings=(self.replicated, self.over_batch),
+            out_shardings=(self.replicated, self.replicated),
+            donate_argnums=0,
+        )
+        self.predict_step = jit(make_predict_step(self.model, class_loss=config.loss.class_loss))
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, types and shardings of the state, without computing it."""
+        return self.create_state.eval_shape(jax.random.key(0))
+
+    def predictions(
+        self, variables: Any, source: Source, track: Track = lambda items, *_: items
+    ) -> Iterator[tuple[Predictions[np.ndarray], np.ndarray]]:
+        """Runs the network over a whole source, each process over its share of every batch.
+
+        Yields:
+          On every process, for each global batch: Predictions (NumPy) of B images, and their places
+          in the source, int [B], -1 for rows that fill up the last batch.
+        """
+        config, pending = self.config, None
+        gather = jax.device_get
+        if jax.process_count() > 1:
+            gather = functools.partial(multihost_utils.process_allgather, tiled=True)
+        check_batch_size(config.eval.batch_size, "config.eval.batch_size")
+        with eval_batches(
+            source,
+            image_size=config.image_size,
+            batch_size=config.eval.batch_size,
+            num_workers=config.data.num_workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ) as batches:
+            num_batches = math.ceil(len(source) / config.eval.batch_size)
+            for batch in track(batches, "evaluating", num_batches):
+                on_device = shard_batch(batch, self.over_batch)
+                row = self.predict_step(variables, on_device["image"]), on_device["index"]
+                if pending is not None:  # read while the device works on the next batch
+                    yield gather(pending)
+                pending = row
+        if pending is not None:
+            yield gather(pending)
+
+
+class RestoredRun(NamedTuple):
+    """A run, and the variables that it predicts with at one of its steps."""
+
+    setup: Setup
+    variables: dict[str, Any]
+    step: int
+    reason: str  # why this step: "the best by mAP", ...
+
+
+def restore_run(workdir: str | pathlib.Path, step: str | int = "best") -> RestoredRun:
+    """Reads a checkpoint of a run.
+
+    Args:
+      workdir: the run folder.
+      step: "best" (by mAP; the latest where none was evaluated), "latest", or a step number.
+
+    Raises:
+      UserError: there is no such run or checkpoint.
+    """
+    workdir = pathlib.Path(workdir)
+    setup = Setup(run_folder.read_config(workdir))
+    directory = run_folder.checkpoints_dir(workdir)
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        steps = checkpoints.steps()
+        if not steps:
+            raise UserError(
+                f"expected a checkpoint in {directory}, found none: train first, or wait for the "
+                "run's first checkpoint"
+            )
+        chosen, reason = _choose_step(step, steps, checkpoints.best_step())
+        try:
+            state, _ = checkpoints.restore(chosen, setup.abstract_state())
+        except DamagedCheckpoint as error:
+            raise UserError(
+                f"checkpoint {chosen} in {directory} is damaged ({error}): take another --step, "
+                f"one of {steps}"
+            ) from error
+    return RestoredRun(setup, inference_variables(state), chosen, reason)
+
+
+def _choose_step(step: str | int, steps: list[int], best: int | None) -> tuple[int, str]:
+    if step == "best" and best is not None:
+        return best, f"the best by mAP of the run's own evaluations (latest: {steps[-1]:,})"
+    if step == "best":
+        return steps[-1], "the latest, because none was evaluated"
+    if step == "latest":
+        return steps[-1], "the latest"
+    if str(step).isdecimal() and int(step) in steps:
+        return int(step), "as asked for"
+    raise UserError(f"step must be 'best', 'latest' or one of {steps}, got {step!r}")
+
+
+# --- The parts ----------------------------------------------------------------------------------
+
+
+def build_model(config: ConfigDict) -> YOLOv1:
+    fields = {
+        name: value
+        for name, value in config.model.items()
+        if name not in ("backbone", "class_names", "pretrained", "pretrained_format")
+    }
+    return YOLOv1(
+        num_classes=len(config.model.class_names),
+        backbone_name=config.model.backbone,
+        dtype=jnp.dtype(config.compute_dtype),
+        **fields,
+    )
+
+
+def run_length(config: ConfigDict, num_images: int) -> Length:
     train = config.train
-    steps_per_epoch = (config.data.images_per_epoch or num_images) / train.batch_size
+    steps_per_epoch = (config.data.get("images_per_epoch") or num_images) / train.batch_size
 
     def in_steps(steps: int | None, epochs: float | None, default: int) -> int:
         if steps is not None:
@@ -90,50 +240,42 @@ def duration(config: ConfigDict, num_images: int) -> Duration:
 
     num_steps = in_steps(train.num_steps, train.num_epochs, 1)
     eval_every = in_steps(train.eval_every_steps, train.eval_every_epochs, num_steps)
-    return Duration(
-        num_steps=num_steps,
-        steps_per_epoch=steps_per_epoch,
-        eval_every_steps=eval_every,
-        checkpoint_every_steps=train.checkpoint_every_steps or eval_every,
+    return Length(
+        num_steps, steps_per_epoch, eval_every, train.checkpoint_every_steps or eval_every
     )
 
 
-def schedule(config: ConfigDict, length: Duration) -> optax.Schedule:
-    """Learning rate by optimizer updates."""
-    optimizer = config.optimizer
-    updates_per_epoch = length.steps_per_epoch / config.train.accumulation_steps
+def _schedule(config: ConfigDict, length: Length) -> optax.Schedule:
+    options, accumulation_steps = config.optimizer, config.train.accumulation_steps
+    updates_per_epoch = length.steps_per_epoch / accumulation_steps
     return build_schedule(
-        optimizer.schedule,
-        learning_rate=optimizer.learning_rate,
-        num_updates=length.num_steps // config.train.accumulation_steps,
-        warmup_updates=round(optimizer.warmup_epochs * updates_per_epoch),
-        decay_updates=[round(epoch * updates_per_epoch) for epoch in optimizer.decay_epochs],
-        decay_factor=optimizer.decay_factor,
-        final_fraction=optimizer.final_fraction,
+        options.schedule,
+        learning_rate=options.learning_rate,
+        num_updates=length.num_steps // accumulation_steps,
+        warmup_updates=round(options.warmup_epochs * updates_per_epoch),
+        decay_updates=[round(epoch * updates_per_epoch) for epoch in options.decay_epochs],
+        decay_factor=options.decay_factor,
+        final_fraction=options.final_fraction,
     )
 
 
-def optimizer(config: ConfigDict, length: Duration) -> optax.GradientTransformation:
-    options = config.optimizer
+def _optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    names = ("weight_decay", "beta1", "beta2", "epsilon", "momentum", "clip_norm", "ema_decay")
     return build_optimizer(
-        options.name,
-        schedule(config, length),
-        weight_decay=options.weight_decay,
-        beta1=options.beta1,
-        beta2=options.beta2,
-        epsilon=options.epsilon,
-        momentum=options.momentum,
-        clip_norm=options.clip_norm,
+        config.optimizer.name,
+        schedule,
         accumulation_steps=config.train.accumulation_steps,
-        ema_decay=options.ema_decay,
+        **{name: config.optimizer[name] for name in names},
     )
 
 
 def target_options(config: ConfigDict) -> dict[str, Any]:
+    """Keyword arguments of `encode_targets` that the loss does not take."""
     return {"collision": config.loss.collision, "class_target": config.loss.class_target}
 
 
 def loss_options(config: ConfigDict) -> dict[str, Any]:
+    """Keyword arguments of `yolo_loss`."""
     targets = target_options(config)
     return {name: value for name, value in config.loss.items() if name not in targets}
 

@@ -1,95 +1,162 @@
-"""Metrics of a run: JSON lines in the run folder, TensorBoard, and the progress display.
+"""Metrics of a run: means over steps, metrics.jsonl, TensorBoard and the progress display.
 
-`<workdir>/metrics.jsonl` holds one JSON object a line, in the order written:
-`{"split": "train", "step": 50, "epoch": 1.25, "loss": 3.1, "loss/xy": 0.4, ...}`. A number that is
-not finite is written as `null`, because JSON has no NaN. TensorBoard shows the same numbers under
-`<split>/<key>`, so `train/loss/xy`, and leaves out those that are not finite.
+`<workdir>/metrics.jsonl` holds one JSON object per line, in the order written:
+`{"split": "train", "step": 50, "epoch": 1.25, "loss": 3.1, "loss/xy": 0.4, ...}`. An AP that does
+not exist is `null`. TensorBoard shows the same numbers under `<split>/<key>`, as `train/loss/xy`.
 """
 
+import contextlib
+import dataclasses
+import datetime
 import json
 import math
 import os
 import pathlib
-import types
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 import tensorboardX
+from rich import progress as bars
 from rich.console import Console
 
-from yolov1_jax.training.progress import Progress
+from yolov1_jax.config import RunError
+from yolov1_jax.training.run_folder import metrics_path, write_text
 
 Item = TypeVar("Item")
+ImageIds = Callable[[], Sequence[str]]  # of a batch; called only for a message
 
 
-def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, in order; none if there is no file.
+class NonFiniteLoss(RunError):
+    """The loss, its gradient or the weights are NaN or infinite: training cannot go on."""
 
-    Lines that are not a JSON object with a split and a step are left out: a process killed while it
-    wrote leaves half a line.
+    def __init__(self, found: str, image_ids: ImageIds) -> None:
+        super().__init__(
+            f"{found}; earlier checkpoints are good and can be continued, best with a smaller "
+            f"config.optimizer.learning_rate; images: {', '.join(image_ids())}"
+        )
+
+
+@dataclasses.dataclass
+class LossWindow:
+    """Means of the metrics of several steps. Its fields are stored in checkpoints."""
+
+    count: int = 0
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def add(self, step: int, metrics: Mapping[str, jax.Array], image_ids: ImageIds) -> None:
+        """Adds the metrics of one step; waits for the device to have computed them.
+
+        Raises:
+          NonFiniteLoss: names the metrics, the step and the images of the batch.
+        """
+        on_host = jax.device_get(dict(metrics))
+        # The total, its terms, the rest. A jitted function returns a dict in alphabetical order.
+        names = sorted(on_host, key=lambda name: (not name.startswith("loss"), name))
+        values = {name: float(on_host[name]) for name in names}
+        wrong = [f"{name}={value}" for name, value in values.items() if not math.isfinite(value)]
+        if wrong:
+            found = f"the loss of step {step} is not finite ({', '.join(wrong)})"
+            raise NonFiniteLoss(found, image_ids)
+        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in values.items()}
+        self.count += 1
+
+    def flush(self) -> dict[str, float]:
+        """Returns the means since the last flush and starts anew."""
+        means = {name: total / self.count for name, total in self.sums.items()}
+        self.count, self.sums = 0, {}
+        return means
+
+
+def check_finite_state(step: int, state: Any, image_ids: ImageIds) -> None:
+    """Checks the weights, statistics and moments after a step; waits for the device.
+
+    A loss can be finite although they are not: BatchNorm divides a value that is too large by
+    infinity, and the update itself may overflow.
+
+    Raises:
+      NonFiniteLoss: names the arrays, the step and the images of its batch.
     """
+    wrong = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if not np.isfinite(np.asarray(leaf)).all()
+    ]
+    if wrong:
+        found = f"the state after step {step} is not finite ({', '.join(wrong[:3])})"
+        raise NonFiniteLoss(found, image_ids)
+
+
+class Clock:
+    """Images per second, since the last reading or restart."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets the past, after something else than training."""
+        self._images, self._start = 0, time.perf_counter()
+
+    def count(self, images: int) -> None:
+        self._images += images
+
+    def read(self) -> float:
+        speed = self._images / (time.perf_counter() - self._start)
+        self.restart()
+        return speed
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, in order, without torn lines; none if there is no file."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     rows = []
-    try:
-        text = pathlib.Path(path).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
     for line in text.splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if not isinstance(row, dict):
-            continue
-        if isinstance(row.get("split"), str) and isinstance(row.get("step"), int):
-            rows.append(row)
+        with contextlib.suppress(json.JSONDecodeError):  # a process was killed while it wrote
+            rows.append(json.loads(line))
     return rows
 
 
 class MetricWriter:
-    """Writes the metrics of one run; every method does nothing outside the main process.
+    """Writes the metrics of one run and shows its progress; only in the main process.
 
-    A run that continues from the checkpoint of `resume_step` repeats the steps behind it, so their
-    rows are dropped first: the file reads as if the run had never been interrupted.
-
-    Args:
-      workdir: the run folder; created if missing.
-      resume_step: the number of steps the run has done; 0 for a new one.
-      num_steps: the number of steps of the whole run.
-      steps_per_epoch: may be fractional.
-      is_main_process: whether this process is the one that writes.
-      console: where the progress goes; by default standard output.
+    A terminal shows a bar with epoch, steps, time left, loss and speed; a pipe or a file gets one
+    line per row. A resumed run repeats the steps after `resume_step`, so their rows are dropped
+    first: metrics.jsonl then reads as if the run had never been interrupted.
     """
 
     def __init__(
-        self,
-        workdir: str | os.PathLike[str],
-        *,
-        resume_step: int,
-        num_steps: int,
-        steps_per_epoch: float,
-        is_main_process: bool,
-        console: Console | None = None,
+        self, workdir: pathlib.Path, *, resume_step: int, num_steps: int, steps_per_epoch: float
     ) -> None:
-        self._steps_per_epoch = steps_per_epoch
-        self._is_main_process = is_main_process
-        if not is_main_process:
-            return
-        workdir = pathlib.Path(workdir)
-        workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / "metrics.jsonl"
-        _drop_rows_after(path, resume_step)
+        is_main = jax.process_index() == 0
+        path = metrics_path(workdir) if is_main else pathlib.Path(os.devnull)
+        if is_main:
+            rows = [row for row in read_metrics(path) if row["step"] <= resume_step]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         self._file = path.open("a", encoding="utf-8")
-        # TensorBoard itself hides what an interrupted run wrote from `purge_step` on.
         self._tensorboard = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=resume_step + 1, flush_secs=5
+            str(workdir / "tensorboard"),
+            purge_step=resume_step + 1,  # hides what an interrupted run wrote from this step on
+            flush_secs=5,
+            write_to_disk=is_main,
         )
-        self._progress = Progress(
-            console or Console(),
-            resume_step=resume_step,
-            num_steps=num_steps,
-            steps_per_epoch=steps_per_epoch,
+        self._num_steps, self._steps_per_epoch = num_steps, steps_per_epoch
+        console = Console(quiet=not is_main)
+        self._progress = bars.Progress(
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(bar_width=None),
+            bars.MofNCompleteColumn(),
+            bars.TimeRemainingColumn(),
+            bars.TextColumn("{task.fields[numbers]}"),
+            console=console,
+            expand=True,
+            speed_estimate_period=600,  # seconds; the mean then includes evaluations
+            disable=console.quiet or not console.is_interactive,
         )
+        self._bar = self._progress.add_task("", total=num_steps, numbers="")
+        self.step(resume_step)
+        self._progress.start()
 
     def write(self, split: str, step: int, metrics: Mapping[str, Any]) -> None:
         """Appends a row and shows it. The line is in the file when this returns.
@@ -97,92 +164,57 @@ class MetricWriter:
         Args:
           split: "train" or "eval".
           step: the number of optimizer steps done.
-          metrics: numbers, or arrays of one number; strings, lists and dicts go to the file only.
+          metrics: floats, strings or None; of "train" there are "loss" and "images_per_second".
         """
-        if not self._is_main_process:
-            return
-        row = {
-            "split": split,
-            "step": int(step),
-            "epoch": round(step / self._steps_per_epoch, 6),
-            **{key: _plain(value) for key, value in metrics.items()},
-        }
+        epoch = round(step / self._steps_per_epoch, 6)
+        row = {"split": split, "step": step, "epoch": epoch, **metrics}
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
         for key, value in row.items():
-            if isinstance(value, int | float) and key != "step":
-                self._tensorboard.add_scalar(f"{split}/{key}", value, row["step"])
-        self._progress.show(row)
-
-    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Puts pictures into TensorBoard. `images`: tag -> uint8 RGB [H, W, 3]."""
-        if not self._is_main_process:
-            return
-        for tag, image in images.items():
-            self._tensorboard.add_image(tag, image, step, dataformats="HWC")
+            if isinstance(value, float):
+                self._tensorboard.add_scalar(f"{split}/{key}", value, step)
+        if split == "train":
+            self.step(step)
+            numbers = f"loss {metrics['loss']:.4g}  {metrics['images_per_second']:.4g} images/s"
+            self._progress.update(self._bar, numbers=numbers)
+            if not self._progress.disable:
+                return
+        texts = [split, self._epoch(step), f"step {step}/{self._num_steps}"]
+        for key, value in metrics.items():
+            if isinstance(value, float) and not key.startswith("ap/"):
+                texts.append(f"{key} {value:.1%}" if key == "mAP" else f"{key} {value:.4g}")
+        seconds = self._progress.tasks[0].time_remaining
+        if seconds is not None:
+            texts.append(f"{datetime.timedelta(seconds=round(seconds))} left")
+        self.print("  ".join(texts))
 
     def step(self, step: int) -> None:
-        """Moves the progress bar; costs nothing, so it may be called at every step."""
-        if self._is_main_process:
-            self._progress.step(step)
+        """Moves the progress bar; cheap enough to be called at every step."""
+        self._progress.update(self._bar, completed=step, description=self._epoch(step))
 
-    def print(self, *objects: Any) -> None:
-        """Prints a line, or any renderable of rich, above the progress display."""
-        if self._is_main_process:
-            self._progress.print(*objects)
+    def print(self, text: str) -> None:
+        """Prints text as it is, above the progress bar."""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def track(self, items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
-        """Yields the items and shows how many of `total` are done, as in "evaluating 3/20"."""
-        if not self._is_main_process:
-            return iter(items)
-        return self._progress.track(items, description, total)
-
-    def close(self) -> None:
-        """Closes the files and leaves the last state of the progress display on the screen."""
-        if not self._is_main_process:
-            return
-        self._progress.close()
-        self._file.close()
-        self._tensorboard.close()
+        """Yields the items, and shows a second bar of `total` steps meanwhile."""
+        bar = self._progress.add_task(description, total=total, numbers="")
+        try:
+            for item in items:
+                yield item
+                self._progress.advance(bar)
+        finally:
+            self._progress.remove_task(bar)
 
     def __enter__(self) -> "MetricWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
-        self.close()
+    def __exit__(self, *_: object) -> None:
+        """Closes the files and leaves the last state of the bar on the screen."""
+        self._progress.stop()
+        self._file.close()
+        self._tensorboard.close()
 
-
-def _drop_rows_after(path: pathlib.Path, step: int) -> None:
-    """Removes rows of later steps and torn lines, in one atomic replacement."""
-    if not path.exists():
-        return
-    kept = [row for row in read_metrics(path) if row["step"] <= step]
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in kept)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON can hold it: Python numbers, `None` for one that is not finite."""
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    array = np.asarray(value)
-    if array.ndim:
-        raise ValueError(f"a metric is one number, found an array of shape {array.shape}")
-    if array.dtype.kind in "biu":
-        return array.item()
-    # The shortest text that reads back as the same float32: 0.1, not 0.10000000149011612.
-    number = float(str(array[()])) if array.dtype == np.float32 else float(array)
-    return number if math.isfinite(number) else None
+    def _epoch(self, step: int) -> str:
+        epoch, last = step / self._steps_per_epoch, self._num_steps / self._steps_per_epoch
+        return f"epoch {epoch:.1f}/{last:.1f}"

@@ -1,6 +1,6 @@
 """Learning rate schedule, weight decay, accumulation and weight average as one optax chain.
 
-Updates are counted in optimizer updates; with accumulation, one update takes several train steps.
+An update is one change of the weights; with accumulation it takes several train steps.
 """
 
 import collections
@@ -35,50 +35,41 @@ def build_schedule(
     if name == "constant":
         schedule = optax.constant_schedule(learning_rate)
     elif name == "step":
-        decays = collections.Counter(map(int, decay_updates))  # of a short run, several in one
+        # In a short run, several decays may fall on one update.
+        decays = collections.Counter(decay_updates)
         schedule = optax.piecewise_constant_schedule(
             learning_rate, {update: decay_factor**count for update, count in decays.items()}
         )
-    elif name == "cosine":
+    else:
         decay = optax.cosine_decay_schedule(
             learning_rate, max(num_updates - warmup_updates, 1), alpha=final_fraction
         )
 
         def schedule(count: jax.typing.ArrayLike) -> jax.Array:
             return decay(jnp.maximum(count - warmup_updates, 0))
-    else:
-        raise ValueError(f"schedule must be 'constant', 'step' or 'cosine', got {name!r}")
+
     if warmup_updates == 0:
         return schedule
-
-    def with_warmup(count: jax.typing.ArrayLike) -> jax.Array:
-        # A factor, so that the boundaries of the schedule beneath keep their place.
-        return schedule(count) * jnp.minimum((count + 1) / warmup_updates, 1.0)
-
-    return with_warmup
+    # A factor does not shift the decays, as joining two schedules would.
+    return lambda count: schedule(count) * jnp.minimum((count + 1) / warmup_updates, 1.0)
 
 
 class WeightAverage(NamedTuple):
-    """State of `average_weights`."""
-
-    num_updates: jax.Array  # int32, so far
-    average: Any  # the tree of the parameters
+    num_updates: jax.Array  # int32 [], made so far
+    average: Any  # a tree like the parameters
 
 
 def average_weights(decay: float) -> optax.GradientTransformation:
     """Keeps an exponential moving average of the parameters; passes the updates through.
 
-    Must be last in the chain, because it adds the updates to the parameters itself. The decay
-    starts low, min(decay, (1 + n) / (10 + n)) at update n, so that the random initial weights are
-    forgotten soon.
+    It is the last of a chain, because it adds the updates to the parameters itself. The decay at
+    update n is min(decay, (1 + n) / (10 + n)): the average soon forgets the random initial weights.
     """
 
     def init(params: Any) -> WeightAverage:
         return WeightAverage(jnp.zeros([], jnp.int32), jax.tree.map(jnp.copy, params))
 
     def update(updates: Any, state: WeightAverage, params: Any = None) -> tuple[Any, WeightAverage]:
-        if params is None:
-            raise ValueError(optax.NO_PARAMS_MSG)
         keep = jnp.minimum(decay, (1 + state.num_updates) / (10 + state.num_updates))
         average = jax.tree.map(
             lambda a, p, u: (keep * a + (1 - keep) * (p + u)).astype(a.dtype),
@@ -104,46 +95,35 @@ def build_optimizer(
     accumulation_steps: int = 1,
     ema_decay: float | None = None,
 ) -> optax.GradientTransformation:
-    """The optimizer as a function of gradients.
-
+    """
     Args:
       name: "adam" and "sgd" add the decay to the gradient, as PyTorch's `weight_decay` does (L2
         regularisation of every parameter, BatchNorm's included); "adamw" decays the weights
         directly (Loshchilov & Hutter 2019).
       clip_norm: bound of the global norm of the gradient, before the decay is added.
       accumulation_steps: train steps whose gradients are averaged into one update.
-      ema_decay: decay of the weight average, or None for no average.
+      ema_decay: decay of the weight average; None for no average.
     """
     decay = optax.add_decayed_weights(weight_decay)
     adam = optax.scale_by_adam(b1=beta1, b2=beta2, eps=epsilon)
     scale = optax.scale_by_learning_rate(schedule)
-    chains = {
+    chain = {
         "adam": [decay, adam, scale],
         "adamw": [adam, decay, scale],
         "sgd": [decay, optax.trace(decay=momentum), scale],
-    }
-    if name not in chains:
-        raise ValueError(f"optimizer must be one of {sorted(chains)}, got {name!r}")
-    chain = chains[name]
+    }[name]
     if clip_norm is not None:
         chain = [optax.clip_by_global_norm(clip_norm), *chain]
     if ema_decay is not None:
         chain = [*chain, average_weights(ema_decay)]
     optimizer = optax.chain(*chain)
     if accumulation_steps > 1:
-        # Without jax_enable_x64 this is float32; the default is float32 even with it.
+        # float32, or float64 under jax_enable_x64, where the default would be float32.
         steps = optax.MultiSteps(optimizer, accumulation_steps, accumulator_dtype=jnp.float64)
         return steps.gradient_transformation()
     return optimizer
 
 
 def averaged_weights(opt_state: Any, params: Any) -> Any:
-    """The weight average in an optimizer's state, or `params` where it keeps none."""
-
-    def is_average(node: Any) -> bool:
-        return isinstance(node, WeightAverage)
-
-    for node in jax.tree.leaves(opt_state, is_leaf=is_average):
-        if is_average(node):
-            return node.average
-    return params
+    """The weight average in an optimizer's state, or `params` if it keeps none."""
+    return optax.tree.get(opt_state, "average", params)

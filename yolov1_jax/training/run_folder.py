@@ -1,7 +1,7 @@
 """The run folder: config.json, and the places of everything else.
 
 <workdir>/config.json        resolved config, class names, versions of the libraries, device
-<workdir>/metrics.jsonl      a JSON object per row, train and eval
+<workdir>/metrics.jsonl      one JSON object per row, train and eval
 <workdir>/checkpoints/<step> latest, and best by mAP
 <workdir>/eval/<step>.json   results of an evaluation
 <workdir>/report/            pictures
@@ -9,6 +9,7 @@
 """
 
 import contextlib
+import glob
 import importlib.metadata
 import json
 import logging
@@ -16,38 +17,27 @@ import os
 import pathlib
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from yolov1_jax import config as configs
-from yolov1_jax.errors import UserError
+from yolov1_jax.config import UserError
 
 log = logging.getLogger(__name__)
 
 _PACKAGES = ("yolov1_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-
-# What makes a checkpoint's arrays others, or mean something else: never changed in the middle of a
-# run. Of the last three it matters only whether they are in use.
-_FIXED = ("model", "image_size", "optimizer.name", "loss.xy_unit", "loss.class_loss")
-# But not what only the first step has read: files may move.
-_ONLY_AT_START = ("model.pretrained", "model.pretrained_format")
-_FIXED_USE = {
-    "optimizer.ema_decay": lambda value: value is not None,
-    "optimizer.clip_norm": lambda value: value is not None,
-    "train.accumulation_steps": lambda value: value is not None and value > 1,
-}
 
 
 def checkpoints_dir(workdir: pathlib.Path) -> pathlib.Path:
     return workdir / "checkpoints"
 
 
-def has_checkpoints(workdir: pathlib.Path) -> bool:
-    directory = checkpoints_dir(workdir)
-    return os.path.isdir(directory) and any(directory.glob("[0-9]*"))  # also of any odd path
+def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
+    names = glob.glob("[0-9]*", root_dir=checkpoints_dir(workdir))
+    return [int(name) for name in names if name.isdecimal()]  # without "3.damaged"
 
 
 def metrics_path(workdir: pathlib.Path) -> pathlib.Path:
@@ -55,67 +45,92 @@ def metrics_path(workdir: pathlib.Path) -> pathlib.Path:
 
 
 def make(workdir: pathlib.Path) -> None:
-    """Makes the folder, and looks whether files can be written there.
-
-    Raises:
-      UserError: they cannot.
-    """
-    try:
+    """Makes the folder and tries to write in it; UserError if that fails."""
+    with _writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=workdir).close()
-    except OSError as error:
-        raise UserError(
-            f"expected a --workdir to write in, found {workdir}: {error.strerror}; choose another"
-        ) from error
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a file that is either there and whole, or not there.
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file so that after a crash it holds its old content or the new, never a part.
 
     Raises:
       UserError: it cannot be written there.
     """
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    if not path.name:
-        raise UserError(f"expected the path of a file to write, found {str(path)!r}: name a file")
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
+    temporary = path.parent / f"{path.name}.{os.getpid()}.tmp"
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text)
-        temporary.replace(path)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise UserError(
             f"expected to write {path}, found: {error.strerror}; choose another place"
         ) from error
 
 
-def check_config(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Compares a config with the one that a run here has left; `write_config` does so as well.
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """`write_text` for a JSON value."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def check_run(workdir: pathlib.Path, config: ConfigDict, num_steps: int) -> None:
+    """Compares a config with the run in the folder, if that has checkpoints.
 
     Raises:
-      UserError: the folder holds a run of another model.
+      UserError: they are of another model or optimizer, or of more steps than `num_steps`; the
+        folder's config.json would then describe another training than that of the weights.
     """
-    if (workdir / "config.json").exists():
-        _compare(workdir, read_config(workdir), config, warn=False)
+    steps = checkpoint_steps(workdir)
+    if not steps or not (workdir / "config.json").exists():
+        return
+    after = configs.flatten(config)
+    # A key that an older run lacks was what is now its default.
+    differences = [
+        (f"config.{key}={old!r}", repr(after.get(key)))
+        for key, old in configs.flatten(read_config(workdir)).items()
+        if _in_state(key, old) != _in_state(key, after.get(key))
+    ]
+    if max(steps) > num_steps:
+        differences.append((f"{max(steps):,} steps", f"{num_steps:,}"))
+    for found, wanted in differences:
+        raise UserError(
+            f"{workdir} holds a run with {found}, this command asks for {wanted}: choose another "
+            "--workdir, or the settings of that run"
+        )
 
 
-def write_config(
-    workdir: pathlib.Path, config: ConfigDict, *, is_main_process: bool = True
-) -> None:
-    """Writes config.json, after comparing it with the one that a run here has left.
+def _in_state(key: str, value: Any) -> Any:
+    """What of a setting decides the shapes or the meaning of the arrays in a checkpoint."""
+    if key in ("optimizer.ema_decay", "optimizer.clip_norm"):
+        return value is not None  # whether the optimizer has this part, and so its arrays
+    if key == "train.accumulation_steps":
+        return value > 1
+    if key.startswith("model.") and not key.startswith("model.pretrained"):  # files may move
+        return value
+    names = ("image_size", "optimizer.name", "loss.xy_unit", "loss.class_loss")
+    return value if key in names else None
 
-    Every process compares, so that all of them refuse a folder; the main process writes.
 
-    Raises:
-      UserError: the folder holds a run of another model.
-    """
+def write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Writes config.json and logs how it differs from that of the run before."""
     path = workdir / "config.json"
     if path.exists():
-        _compare(workdir, read_config(workdir), config, warn=is_main_process)
-    if not is_main_process:
-        return
+        before, after = configs.flatten(read_config(workdir)), configs.flatten(config)
+        for key in sorted(before.keys() | after.keys()):
+            if before.get(key) != after.get(key):
+                log.warning("config.%s was %r, is now %r", key, before.get(key), after.get(key))
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     versions["python"] = platform.python_version()
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
@@ -131,57 +146,10 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
       UserError: there is none, or it cannot be read.
     """
     path = workdir / "config.json"
-    if not os.path.isfile(path):  # also of a path that is too long to be one
-        raise UserError(
-            f"expected the config.json of a run in {workdir}, found none: give the --workdir of a "
-            "run that was started with yolov1_jax.main"
-        )
     try:
-        return configs.from_json(json.loads(path.read_text())["config"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return configs.from_json(json.loads(path.read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"expected a run's config in {path}, found {type(error).__name__}: {error}; "
-            "start again with another --workdir"
+            f"expected the config.json of a run in {workdir}, found {type(error).__name__}: "
+            f"{error}; restore it, or give the --workdir of a run that yolov1_jax.main started"
         ) from error
-
-
-def check_length(workdir: pathlib.Path, steps: Sequence[int], num_steps: int) -> None:
-    """Refuses to end a run before the last of its checkpointed `steps`.
-
-    Its config.json would then tell of another training than that of the weights.
-
-    Raises:
-      UserError: the run is longer than `num_steps`.
-    """
-    if steps and max(steps) > num_steps:
-        raise UserError(
-            f"{workdir} holds a run that has made {max(steps):,} steps, this command asks for "
-            f"{num_steps:,}: choose another --workdir, or train.num_epochs or num_steps of at "
-            "least as many; yolov1_jax.evaluate --step=N evaluates an earlier checkpoint"
-        )
-
-
-def _compare(workdir: pathlib.Path, old: ConfigDict, new: ConfigDict, *, warn: bool) -> None:
-    before, after = configs.flatten(old), configs.flatten(new)
-    keys = sorted(before.keys() | after.keys())
-    changed = [key for key in keys if before.get(key) != after.get(key)]
-    fixed = [
-        key
-        for key in changed
-        if key in before  # else the run is older than the key, and has what is now its default
-        and key not in _ONLY_AT_START
-        and (
-            key in _FIXED
-            or key.split(".")[0] in _FIXED
-            or (key in _FIXED_USE and _FIXED_USE[key](before[key]) != _FIXED_USE[key](after[key]))
-        )
-    ]
-    # A run that failed before its first checkpoint, of a wrong setting maybe, binds nobody.
-    if fixed and has_checkpoints(workdir):
-        key = fixed[0]
-        raise UserError(
-            f"{workdir} holds a run with config.{key}={before.get(key)!r}, this command asks for "
-            f"{after.get(key)!r}: choose another --workdir, or the config of that run"
-        )
-    for key in changed if warn else ():
-        log.warning("config.%s was %r, is now %r", key, before.get(key), after.get(key))

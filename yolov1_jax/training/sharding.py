@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from yolov1_jax.errors import UserError
+from yolov1_jax.config import UserError
 
 
 def data_mesh() -> Mesh:
@@ -28,7 +28,7 @@ def replicated_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch_size(batch_size: int, name: str) -> None:
-    """Raises UserError unless the devices can share a batch evenly."""
+    """Raises UserError unless the batch size is a multiple of the number of devices."""
     if batch_size % jax.device_count():
         raise UserError(
             f"{name}={batch_size} cannot be split evenly over {jax.device_count()} devices: "
@@ -37,7 +37,7 @@ def check_batch_size(batch_size: int, name: str) -> None:
 
 
 def shard_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """This process's rows of a batch -> global arrays, spread over the devices."""
+    """This process's rows of a batch -> global arrays, split over the devices."""
     return {
         name: jax.make_array_from_process_local_data(sharding, array)
         for name, array in batch.items()

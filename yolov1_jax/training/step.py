@@ -12,14 +12,14 @@ import optax
 
 from yolov1_jax.training.optimizer import averaged_weights
 from yolov1_jax.yolo.grid import Predictions, encode_targets, split_predictions
-from yolov1_jax.yolo.loss import yolo_loss
+from yolov1_jax.yolo.loss import Loss, yolo_loss
 
 Batch = Mapping[str, jax.Array]
-Metrics = dict[str, jax.Array]
+Metrics = dict[str, Any]
 
 
 class TrainState(NamedTuple):
-    """All that changes from step to step; what a checkpoint holds."""
+    """All that changes from step to step; the content of a checkpoint."""
 
     step: jax.Array  # int32 []
     params: Any
@@ -28,11 +28,7 @@ class TrainState(NamedTuple):
 
 
 def create_train_state(
-    key: jax.Array,
-    *,
-    model: Any,
-    optimizer: optax.GradientTransformation,
-    image_size: int,
+    key: jax.Array, *, model: Any, optimizer: optax.GradientTransformation, image_size: int
 ) -> TrainState:
     """Initial state with random weights."""
     variables = model.init(key, jnp.zeros((1, image_size, image_size, 3), jnp.uint8), train=False)
@@ -50,39 +46,42 @@ def make_train_step(
     *,
     target_options: Mapping[str, Any],
     loss_options: Mapping[str, Any],
+    details: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Builds `train_step(state, batch) -> (state, metrics)`.
 
     Args:
-      model: a YOLOv1 module.
       target_options: collision and class_target of `encode_targets`.
       loss_options: keyword arguments of `yolo_loss`.
+      details: for tests and reports, adds to the metrics "unweighted/<term>" for each term of the
+        loss, "output", the network's [B, S, S, K*5+C], and "gradients", a tree like the parameters.
+
+    The batch has image uint8 [B, H, W, 3], boxes_xyxy [B, M, 4] in [0, 1], labels and valid [B, M].
+    The metrics are scalars: "loss", "loss/<term>" for each weighted term, and "gradient_norm".
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         targets = encode_targets(
-            batch["boxes_xyxy"],  # [B, M, 4]
-            batch["labels"],  # [B, M]
-            batch["valid"],  # [B, M]
+            batch["boxes_xyxy"],
+            batch["labels"],
+            batch["valid"],
             grid_size=model.grid_size,
             num_classes=model.num_classes,
+            xy_unit=loss_options["xy_unit"],
             **target_options,
         )
 
-        def loss_fn(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+        def loss_fn(params: Any) -> tuple[jax.Array, tuple[Loss, jax.Array, Any]]:
             raw, updated = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 batch["image"],
                 train=True,
                 mutable=["batch_stats"],
             )
-            terms = yolo_loss(_split(model, raw), targets, **loss_options)
-            loss = terms["xy"] + terms["wh"] + terms["object"] + terms["no_object"] + terms["class"]
-            return loss, (terms, updated["batch_stats"])
+            loss = yolo_loss(_split(model, raw), targets, **loss_options)
+            return loss.total, (loss, raw, updated["batch_stats"])
 
-        (loss, (terms, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params
-        )
+        gradients, (loss, raw, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         new_state = TrainState(
             step=state.step + 1,
@@ -90,11 +89,14 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
-        metrics = {
-            "loss": loss,
-            **{f"loss/{name}": term for name, term in terms.items()},
+        metrics: Metrics = {
+            "loss": loss.total,
+            **{f"loss/{name}": term for name, term in loss.terms.items()},
             "gradient_norm": optax.tree.norm(gradients),
         }
+        if details:
+            metrics |= {f"unweighted/{name}": term for name, term in loss.unweighted.items()}
+            metrics |= {"output": raw, "gradients": gradients}
         return new_state, metrics
 
     return train_step
@@ -119,9 +121,9 @@ def make_predict_step(
 
 
 def inference_variables(state: TrainState) -> dict[str, Any]:
-    """What a trained network predicts with: the averaged weights where there are any.
+    """The variables that a trained network predicts with: the averaged weights if there are any.
 
-    BatchNorm's running statistics are averages already and are taken as they are.
+    BatchNorm's running statistics are averages already.
     """
     return {
         "params": averaged_weights(state.opt_state, state.params),
@@ -130,6 +132,5 @@ def inference_variables(state: TrainState) -> dict[str, Any]:
 
 
 def _split(model: Any, raw: jax.Array) -> Predictions[jax.Array]:
-    return split_predictions(
-        raw, boxes_per_cell=model.boxes_per_cell, num_classes=model.num_classes
-    )
+    k, c = model.boxes_per_cell, model.num_classes
+    return split_predictions(raw, boxes_per_cell=k, num_classes=c)
