@@ -1,19 +1,19 @@
 """Mean average precision by the rules of the PASCAL VOC development kit (VOCevaldet.m, VOCap.m).
 
-The official rules, kept to the letter because a looser version gives other numbers:
+The details below change the numbers, so they follow the kit exactly:
 
   - Boxes are inclusive pixels: from 3 to 5 is 3 pixels wide. The overlap of two boxes counts that
-    +1 and is compared in doubles; 0.5 is enough.
-  - Detections of a class are taken from all images by descending score; the order of the images,
-    then that of the detections in an image, decides between equal scores.
-  - A detection goes to the object of its image and class that it overlaps most, the first of
-    equals, even if that one is already taken or difficult.
-  - The first detection of an object is a true positive, each further one a false positive. What
-    goes to a difficult object is neither, and difficult objects need not be found.
+    +1 and is compared in float64; an overlap of 0.5 is enough.
+  - The detections of a class are taken from all images by descending score; equal scores keep the
+    order of the images, then the order within the image.
+  - A detection is assigned to the object of its image and class that it overlaps most, the first of
+    equals, even if that object is already found or difficult.
+  - The first detection of an object is a true positive, each further one a false positive. A
+    detection of a difficult object is ignored, and difficult objects need not be found.
 
-Boxes are expected in the 1-based pixels of the original image, as the annotations have them. For
-boxes that are anything else (0-based, fractional) the same rule, +1 included, is applied to the
-numbers as they are.
+The same rule, +1 included, applies to boxes whose numbers are not whole.
+
+Axes: D detections of a class, T objects of a class, P pairs of both in the same image.
 """
 
 import dataclasses
@@ -22,138 +22,85 @@ from typing import NamedTuple
 
 import numpy as np
 
-from yolov1_jax.yolo.detections import (
-    Detections,
-    GroundTruth,
-    join_detections,
-    join_ground_truth,
-)
+from yolov1_jax.data.dataset import Annotations
+from yolov1_jax.yolo.detections import Detections, join_detections
 
 
 class ClassEvaluation(NamedTuple):
-    """One class over all images. The arrays follow the detections by descending score."""
+    """One class over all images. The arrays follow its detections by descending score."""
 
-    ap: float  # average precision, NaN where there is no object to find
-    recall: np.ndarray  # float64 [num_detections], found objects / objects up to here
-    precision: np.ndarray  # float64 [num_detections], found objects / counted detections up to here
-    num_objects: int  # that must be found: those not difficult
-    num_detections: int  # ignored ones included
+    ap: float  # average precision; NaN where there is no object to find
+    recall: np.ndarray  # float64 [D], found objects / objects
+    precision: np.ndarray  # float64 [D], found objects / detections that are not ignored
+    num_objects: int  # that are to be found: those not difficult
+    num_detections: int  # D, ignored ones included
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """All classes, in the order of the class names."""
+    """All classes by one protocol, in the order of the class names."""
 
     protocol: str
-    num_images: int
     classes: dict[str, ClassEvaluation]
-    mean_ap: float  # over the classes that have objects; NaN where none has
-    classes_without_objects: tuple[str, ...]
+    mean_ap: float  # NaN where no class has an object
+    # Further numbers of COCO's protocol by their names there, for all classes and by class.
+    parts: dict[str, float] = dataclasses.field(default_factory=dict)
+    parts_by_class: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def classes_without_objects(self) -> tuple[str, ...]:
+        return tuple(name for name, one in self.classes.items() if one.num_objects == 0)
 
 
-def evaluate_detections(
+def evaluate_voc(
     detections: Sequence[Detections],
-    ground_truth: Sequence[GroundTruth],
-    class_names: Sequence[str],
-    protocol: str = "voc07",
+    annotations: Annotations,
+    *,
     iou_threshold: float = 0.5,
     file_order: Sequence[np.ndarray] | None = None,
-) -> Evaluation:
-    """The official evaluation.
+) -> dict[str, Evaluation]:
+    """The official evaluation, by both rules: "voc07" (11 points) and "voc10" (area, since 2010).
+
+    A class without an object to find has no AP (NaN) and is left out of the mean; the development
+    kit gives NaN or 0 there.
 
     Args:
-      detections, ground_truth: one element an image, in the same order.
-      class_names: distinct names; labels are indices into it.
-      protocol: "voc07" (11 points) or "voc10" (area under the curve; the rule since VOC2010).
+      detections: of each image, in the order of the annotations.
       iou_threshold: the overlap from which (>=) a detection finds an object.
-      file_order: int [D] an image, where each detection stands in a file; decides between equal
-        scores of all images, as the development kit has it. None: as they are given.
-
-    A class without an object that is not difficult has no average precision (the development kit
-    gives NaN or 0): it is left out of the mean and named in `classes_without_objects`.
+      file_order: int [d] of each image, the line of each detection in its file; it decides between
+        equal scores of all images, as in the development kit. None: the given order.
     """
-    if protocol not in AVERAGE_PRECISION:
-        raise ValueError(f"protocol must be one of {sorted(AVERAGE_PRECISION)}, got {protocol!r}")
-    if len(detections) != len(ground_truth):
-        raise ValueError(
-            f"expected one Detections and one GroundTruth an image, got {len(detections)} and "
-            f"{len(ground_truth)}"
-        )
     image, found = join_detections(detections)
-    truth_image, truth = join_ground_truth(ground_truth)
-    check_labels(found.labels, len(class_names))
-    check_labels(truth.labels, len(class_names))
     place = np.arange(len(image)) if file_order is None else np.concatenate([[], *file_order])
     by_score = np.lexsort((place, -found.scores))
 
-    classes = {}
-    for label, name in enumerate(class_names):
-        detected = by_score[found.labels[by_score] == label]
-        true = truth.labels == label
-        difficult = truth.difficult[true]
-        true_positive, false_positive = match_class(
-            found.boxes_xyxy[detected],
-            image[detected],
-            truth.boxes_xyxy[true],
-            truth_image[true],
-            difficult,
-            iou_threshold=iou_threshold,
+    classes: dict[str, dict[str, ClassEvaluation]] = {rule: {} for rule in _AVERAGE_PRECISION}
+    for label, name in enumerate(annotations.class_names):
+        rows = by_score[found.labels[by_score] == label]
+        objects = np.flatnonzero(annotations.labels == label)
+        difficult, object_boxes = annotations.difficult[objects], annotations.boxes_xyxy[objects]
+        object_image = annotations.image_index[objects]
+        best, overlap = most_overlapped(
+            found.boxes_xyxy[rows], image[rows], object_boxes, object_image, inclusive_overlap
         )
+        enough = overlap >= iou_threshold
+        ignored = enough & np.append(difficult, False)[best]  # `best` may be -1
+        finds = np.flatnonzero(enough & ~ignored)
+        _, first = np.unique(best[finds], return_index=True)  # detection of each object
+        true_positive = np.zeros(len(rows), bool)
+        true_positive[finds[first]] = True
+
         num_objects = int(np.sum(~difficult))
-        recall, precision = recall_and_precision(true_positive, false_positive, num_objects)
-        ap = AVERAGE_PRECISION[protocol](recall, precision) if num_objects else np.nan
-        classes[name] = ClassEvaluation(ap, recall, precision, num_objects, len(recall))
-
-    without = tuple(name for name, one in classes.items() if one.num_objects == 0)
-    aps = [one.ap for one in classes.values() if one.num_objects > 0]
-    mean_ap = float(np.mean(aps)) if aps else np.nan
-    return Evaluation(protocol, len(ground_truth), classes, mean_ap, without)
-
-
-def by_protocol(evaluation: Evaluation, protocol: str) -> Evaluation:
-    """The same detections by another of AVERAGE_PRECISION, which share everything but the area."""
-    classes = {
-        name: one._replace(ap=AVERAGE_PRECISION[protocol](one.recall, one.precision))
-        if one.num_objects
-        else one
-        for name, one in evaluation.classes.items()
-    }
-    aps = [one.ap for one in classes.values() if one.num_objects]
-    mean_ap = float(np.mean(aps)) if aps else np.nan
-    return dataclasses.replace(evaluation, protocol=protocol, classes=classes, mean_ap=mean_ap)
-
-
-def match_class(
-    boxes_xyxy: np.ndarray,
-    image: np.ndarray,
-    truth_boxes_xyxy: np.ndarray,
-    truth_image: np.ndarray,
-    difficult: np.ndarray,
-    *,
-    iou_threshold: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decides what each detection of one class is.
-
-    Args:
-      boxes_xyxy, image: [D, 4] and [D], the detections of all images by descending score.
-      truth_boxes_xyxy, truth_image, difficult: [T, 4], [T] and bool [T], the objects of all images;
-        `truth_image` is ascending.
-      iou_threshold: overlap that is enough.
-
-    Returns:
-      bool [D] true positive and bool [D] false positive; where both are False, it is ignored.
-    """
-    truth, overlap = most_overlapped(
-        boxes_xyxy, image, truth_boxes_xyxy, truth_image, inclusive_overlap
-    )
-    enough = overlap >= iou_threshold
-    ignored = np.zeros(len(boxes_xyxy), bool)
-    ignored[enough] = difficult[truth[enough]]
-    finds = np.flatnonzero(enough & ~ignored)
-    _, first = np.unique(truth[finds], return_index=True)  # of the detections of each object
-    true_positive = np.zeros(len(boxes_xyxy), bool)
-    true_positive[finds[first]] = True
-    return true_positive, ~true_positive & ~ignored
+        recall, precision = recall_and_precision(true_positive, ~ignored, num_objects)
+        for rule, average_precision in _AVERAGE_PRECISION.items():
+            ap = average_precision(recall, precision) if num_objects else np.nan
+            classes[rule][name] = ClassEvaluation(ap, recall, precision, num_objects, len(rows))
+    evaluations = {}
+    for rule, by_name in classes.items():
+        aps = [one.ap for one in by_name.values() if one.num_objects]
+        mean_ap = float(np.mean(aps)) if aps else np.nan
+        evaluations[rule] = Evaluation(protocol=rule, classes=by_name, mean_ap=mean_ap)
+    return evaluations
 
 
 def inclusive_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -169,74 +116,58 @@ def inclusive_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def most_overlapped(
     boxes_xyxy: np.ndarray,
     image: np.ndarray,
-    truth_boxes_xyxy: np.ndarray,
-    truth_image: np.ndarray,
+    object_boxes_xyxy: np.ndarray,
+    object_image: np.ndarray,
     overlap: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """The object of its image that each detection overlaps most, the first of equals.
 
-    Args:
-      boxes_xyxy, image: [D, 4] and [D], in any order.
-      truth_boxes_xyxy, truth_image: [T, 4] and [T]; `truth_image` is ascending.
-      overlap: paired boxes [P, 4], [P, 4] -> [P].
+    `object_image` [T] is ascending, `image` [D] need not be. `overlap` takes paired boxes.
 
     Returns:
       int [D], index of the object, -1 where the image has none; float [D], the overlap, 0 there.
     """
-    start = np.searchsorted(truth_image, image, side="left")
-    count = np.searchsorted(truth_image, image, side="right") - start
-    # All pairs of a detection with an object of its image, those of a detection in a row.
+    start = np.searchsorted(object_image, image, side="left")
+    count = np.searchsorted(object_image, image, side="right") - start
+    # All pairs of a detection with an object of its image; those of a detection are consecutive.
     detection = np.repeat(np.arange(len(image)), count)  # [P]
     first_pair = np.cumsum(count) - count
-    truth = np.arange(len(detection)) + np.repeat(start - first_pair, count)
-    overlaps = overlap(boxes_xyxy[detection], truth_boxes_xyxy[truth])
+    candidate = np.arange(len(detection)) + np.repeat(start - first_pair, count)
+    overlaps = overlap(boxes_xyxy[detection], object_boxes_xyxy[candidate])
 
-    best_truth, best_overlap = np.full(len(image), -1), np.zeros(len(image))
-    some = count > 0
-    if some.any():
-        best_overlap[some] = np.maximum.reduceat(overlaps, first_pair[some])
-    is_best = np.flatnonzero(overlaps == best_overlap[detection])
-    having_best, first_best = np.unique(detection[is_best], return_index=True)
-    best_truth[having_best] = truth[is_best[first_best]]
-    return best_truth, best_overlap
+    by_overlap = np.lexsort((-overlaps, detection))  # stable
+    having, first = np.unique(detection[by_overlap], return_index=True)
+    pair = by_overlap[first]
+    best, best_overlap = np.full(len(image), -1), np.zeros(len(image))
+    best[having], best_overlap[having] = candidate[pair], overlaps[pair]
+    return best, best_overlap
 
 
 def recall_and_precision(
-    true_positive: np.ndarray, false_positive: np.ndarray, num_objects: int
+    true_positive: np.ndarray, counted: np.ndarray, num_objects: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both after each detection. bool [D], bool [D] -> float64 [D], float64 [D].
+    """Both after each detection [D]; `counted`: not ignored.
 
     Precision is 0 as long as all detections were ignored; recall is NaN if there are no objects.
     """
-    found, counted = np.cumsum(true_positive), np.cumsum(true_positive | false_positive)
+    found, num_counted = np.cumsum(true_positive), np.cumsum(counted)
     recall = found / num_objects if num_objects else np.full(len(found), np.nan)
-    return recall, found / np.maximum(counted, 1)
+    return recall, found / np.maximum(num_counted, 1)
 
 
 def average_precision_11_point(recall: np.ndarray, precision: np.ndarray) -> float:
-    """VOC2007: the mean, over recall levels 0, 0.1 ... 1, of the best precision from there on.
-
-    The levels are the doubles k * 0.1, so 3 objects found of 10 do not reach the fourth level,
-    0.30000000000000004.
-    """
-    levels = np.arange(11) * 0.1
+    """VOC2007: the mean, over recall levels 0, 0.1 ... 1, of the best precision from there on."""
+    levels = np.arange(11) * 0.1  # 3 of 10 objects do not reach the fourth, 0.30000000000000004
     reached = recall >= levels[:, None]  # [11, D]
     return float(np.mean(np.max(np.where(reached, precision, 0.0), axis=-1, initial=0.0)))
 
 
 def average_precision_area(recall: np.ndarray, precision: np.ndarray) -> float:
-    """Since VOC2010: the area under the curve, after precision was made to fall monotonically."""
+    """Since VOC2010: the area under the curve, with precision made to fall monotonically."""
     recall = np.concatenate([[0.0], recall, [1.0]])
     precision = np.concatenate([[0.0], precision, [0.0]])
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall) * envelope[1:]))
 
 
-AVERAGE_PRECISION = {"voc07": average_precision_11_point, "voc10": average_precision_area}
-
-
-def check_labels(labels: np.ndarray, num_classes: int) -> None:
-    """Raises ValueError where a label is not the index of a class."""
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if len(wrong):
-        raise ValueError(f"expected labels from 0 to {num_classes - 1}, got {wrong[0]}")
+_AVERAGE_PRECISION = {"voc07": average_precision_11_point, "voc10": average_precision_area}

@@ -1,94 +1,248 @@
-"""Files of detections: the devkit's text files and COCO's results JSON, to write and, from any
-program, to read.
+"""Files of detections: COCO's results JSON and the devkit's text files, of this and other programs.
 
-`devkit_results.py` and `coco_files.py` say what each looks like, `results.py` what is refused.
+COCO: a list of
+
+    {"image_id": 139, "category_id": 1, "bbox": [x, y, width, height], "score": 0.9}
+
+The numbers are those of the annotations JSON (`number_images`, `category_ids`); names are read as
+well. A file may also bring "images" and "categories" as the annotations JSON does, with the list
+under "annotations" or "detections": then its numbers mean what these say.
+
+PASCAL VOC's development kit: a file comp4_det_<set>_<class>.txt for each class, with lines
+
+    <image name> <confidence> <xmin> <ymin> <xmax> <ymax>
+
+in pixels from 1, both ends included. Numbers are written with all their digits. The order of rows
+or lines decides between equal scores. Images and classes that are not in a file have no detections.
 """
 
+import collections
+import difflib
+import glob
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
-from yolov1_jax.evaluation.coco_files import coco_annotations, coco_results, read_coco_results
-from yolov1_jax.evaluation.devkit_results import read_devkit_results, write_devkit_results
-from yolov1_jax.evaluation.ground_truth import AnnotatedImages
-from yolov1_jax.evaluation.results import Results, ResultsFileError
+import numpy as np
+
+from yolov1_jax.config import UserError
+from yolov1_jax.data.dataset import Annotations
+from yolov1_jax.evaluation import ground_truth
 from yolov1_jax.yolo.detections import Detections
 
 FORMATS = ("coco", "devkit", "both")
 
 
-def write_results(
-    folder: pathlib.Path,
+class Results(NamedTuple):
+    """The detections of N images, read from a file."""
+
+    detections: list[Detections]
+    file_order: list[np.ndarray]  # int [D] of each image: the place of a detection in the file
+    notes: list[str]  # what is odd or was left out, one line each
+
+
+# Image (id, name or number), name of the class, [score, *box_xyxy] in VOC's pixels, file and line.
+_Rows = Iterator[tuple[Any, str, list[float], str]]
+
+
+def coco_results(
+    detections: Sequence[Detections], annotations: Annotations
+) -> list[dict[str, Any]]:
+    """The content of a results JSON, in the order of the images and of their detections."""
+    categories = ground_truth.category_ids(annotations)
+    return [
+        {"image_id": number, "category_id": categories[label], "bbox": box, "score": score}
+        for number, found in zip(ground_truth.number_images(annotations), detections, strict=True)
+        for box, score, label in zip(
+            ground_truth.to_coco_boxes(found.boxes_xyxy).tolist(),
+            np.asarray(found.scores, np.float64).tolist(),
+            found.labels,
+            strict=True,
+        )
+    ]
+
+
+def results_files(
     detections: Sequence[Detections],
-    images: AnnotatedImages,
+    annotations: Annotations,
     *,
     results_format: str,
     set_name: str,
-    competition: str,
-) -> list[pathlib.Path]:
-    """Writes detections, with what they are to be read with.
+) -> dict[str, str]:
+    """Detections of each image as the texts of files, by their paths in a folder.
 
-    <folder>/detections.json                                  COCO's results
-    <folder>/annotations.json                                 COCO's annotations
-    <folder>/devkit/<competition>_det_<set_name>_<class>.txt  the devkit's
-
-    Args:
-      detections: of the images, in their order.
-      results_format: one of FORMATS.
-      set_name, competition: see `write_devkit_results`.
-
-    Returns:
-      The paths to read the detections from.
+    "coco" gives detections.json and, for COCO's programs to read with it, annotations.json;
+    "devkit" gives devkit/comp4_det_<set_name>_<class>.txt; "both" gives all.
     """
-    if results_format not in FORMATS:
-        raise ValueError(f"results_format must be one of {FORMATS}, got {results_format!r}")
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    files = {}
     if results_format in ("coco", "both"):
-        written.append(folder / "detections.json")
-        written[-1].write_text(json.dumps(coco_results(detections, images)) + "\n")
-        (folder / "annotations.json").write_text(json.dumps(coco_annotations(images)) + "\n")
+        files["detections.json"] = json.dumps(coco_results(detections, annotations)) + "\n"
+        files["annotations.json"] = json.dumps(ground_truth.coco_annotations(annotations)) + "\n"
     if results_format in ("devkit", "both"):
-        written.append(folder / "devkit")
-        write_devkit_results(
-            written[-1], detections, images, set_name=set_name, competition=competition
-        )
-    return written
+        lines: list[list[str]] = [[] for _ in annotations.class_names]
+        names = ground_truth.short_names(annotations.image_ids)
+        for name, found in zip(names, detections, strict=True):
+            for box, score, label in zip(*found, strict=True):
+                numbers = np.array([score, *box], np.float64).tolist()
+                lines[label].append(" ".join([name, *map(repr, numbers)]) + "\n")
+        for class_name, of_class in zip(annotations.class_names, lines, strict=True):
+            path = f"devkit/comp4_det_{set_name}_{_file_part(class_name)}.txt"
+            files[path] = "".join(of_class)
+    return files
 
 
 def read_results(
     path: str | os.PathLike[str],
-    images: AnnotatedImages,
+    annotations: Annotations,
     *,
     unknown_classes: str = "refuse",
     unknown_images: str = "refuse",
 ) -> Results:
-    """Reads the detections of `images`.
+    """Reads the detections of the annotated images.
 
     Args:
-      path: a COCO results JSON, or the folder of the devkit's text files, or the common beginning
-        of their paths ("results/comp4_det_test").
+      path: a COCO results JSON; or the folder of the devkit's files, or the common beginning of
+        their paths ("results/comp4_det_test").
       unknown_classes, unknown_images: "refuse" the file, or "skip" the detection, where its class
-        or its image is not in `images`.
+        or its image is not in the annotations.
 
     Raises:
-      ResultsFileError: there is no such file, or something in it cannot be scored.
+      UserError: there is no such file, or something in it cannot be evaluated.
     """
     path = pathlib.Path(path)
-    policies = {"unknown_classes": unknown_classes, "unknown_images": unknown_images}
-    if os.path.isfile(path):  # False, too, for a path that is too long to be one
-        if path.suffix == ".txt" and "_det_" in path.name:
-            raise ResultsFileError(
-                f"expected the folder of the devkit's files, found the file {path}: give "
-                f"{path.parent}, which holds those of the other classes too"
+    notes: list[str] = []
+    if os.path.isfile(path):
+        rows = _coco_rows(path, annotations)
+    else:
+        rows = _devkit_rows(path, annotations.class_names, notes)
+    places = ground_truth.image_places(annotations)
+    label_of = {name: label for label, name in enumerate(annotations.class_names)}
+    known = {"classes": annotations.class_names, "images": annotations.image_ids}
+    skipped: dict[str, list[str]] = collections.defaultdict(list)
+    found: list[list[float]] = []  # image, label, score and box of each detection
+    for image, class_name, score_and_box, where in rows:
+        label, place = label_of.get(class_name), places.get(image)
+        if place is None and isinstance(image, str):
+            place = places.get(ground_truth.image_name(image))
+        if label is not None and place is not None:
+            found.append([place, label, *score_and_box])
+            continue
+        unknown, name, policy = "images", image, unknown_images
+        if label is None:
+            unknown, name, policy = "classes", class_name, unknown_classes
+        if policy == "refuse":
+            near = difflib.get_close_matches(str(name), known[unknown], 2, cutoff=0.0)
+            raise UserError(
+                f"{where}: expected one of the {unknown} of the annotations, found {name!r} "
+                f"(nearest: {', '.join(near)}); correct either, or leave such detections out with "
+                f"--unknown_{unknown}=skip"
             )
-        return read_coco_results(path, images, **policies)
-    if os.path.isdir(path) or (
-        os.path.isdir(path.parent) and any(path.parent.glob(f"{path.name}_*.txt"))
-    ):
-        return read_devkit_results(path, images, **policies)
-    raise ResultsFileError(
-        f"expected detections in {path}, found nothing there: give a COCO results JSON or a folder "
-        "of the devkit's text files"
+        skipped[unknown].append(str(name))
+
+    table = np.array(found, np.float64).reshape(-1, 7)
+    image_index, labels = table[:, :2].astype(np.int64).T
+    scores, boxes = table[:, 2], table[:, 3:]
+    by_image = np.argsort(image_index, kind="stable")
+    ends = np.searchsorted(image_index[by_image], range(1, len(annotations)))
+    file_order = np.split(by_image, ends)
+    for unknown, names in skipped.items():
+        notes.append(f"{len(names):,} detections left out, unknown {unknown}: {names[0]}, ...")
+    if inverted := np.count_nonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1)):
+        notes.append(f"{inverted:,} boxes end before they begin: are they width and height?")
+    sizes = annotations.sizes[image_index, ::-1]  # [D, 2] width and height; 0 where unknown
+    outside = np.count_nonzero(((boxes[:, 2:] > 1.1 * sizes) & (sizes > 0)).any(axis=1))
+    if outside > len(boxes) / 4:
+        notes.append(f"{outside:,} boxes end outside of their image: are they two corners?")
+    if num_empty := sum(len(rows) == 0 for rows in file_order):
+        notes.append(f"{num_empty:,} of {len(annotations):,} images have no detections")
+    detections = [Detections(boxes[rows], scores[rows], labels[rows]) for rows in file_order]
+    return Results(detections, file_order, notes)
+
+
+def _coco_rows(path: pathlib.Path, annotations: Annotations) -> _Rows:
+    content = ground_truth.read_json(path, "a COCO results JSON or a folder of the devkit's files")
+    image_names: dict[Any, str] = {}
+    class_names = dict(
+        zip(ground_truth.category_ids(annotations), annotations.class_names, strict=True)
     )
+    rows = content
+    if isinstance(content, dict):
+        rows = content.get("annotations", content.get("detections"))
+        image_names = {one["id"]: one["file_name"] for one in content.get("images", ())}
+        if "categories" in content:
+            class_names = {one["id"]: one["name"] for one in content["categories"]}
+    if not isinstance(rows, list):
+        raise UserError(
+            f"expected a list of detections in {path}, found none: give a COCO results JSON"
+        )
+    for number, row in enumerate(rows, start=1):
+        where = f"{path}, detection {number}"
+        try:
+            image, category = row["image_id"], row["category_id"]
+            image = image_names.get(image, f"image_id {image}") if image_names else image
+            score, x, y, width, height = ground_truth.finite_numbers(
+                [row["score"], *row["bbox"]], 5
+            )
+            class_name = class_names.get(category, category)
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{where}: expected image_id, category_id, score and bbox [x, y, width, height], "
+                f"found {str(row)[:120]}; correct the program that wrote it"
+            ) from None
+        if not isinstance(class_name, str):
+            class_name = f"category_id {class_name}"
+        yield image, class_name, [score, x + 1, y + 1, x + width, y + height], where
+
+
+def _devkit_rows(path: pathlib.Path, class_names: Sequence[str], notes: list[str]) -> _Rows:
+    files = _devkit_files(path, class_names)
+    if missing := [name for name in class_names if name not in files]:
+        notes.append(f"no file, so no detections, of: {', '.join(missing)}")
+    for class_name, file in files.items():
+        lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"{file}, line {number}"
+            try:
+                # From the right, because names of images may contain spaces.
+                image, *fields = line.strip().rsplit(maxsplit=5)
+                score_and_box = ground_truth.finite_numbers(fields, 5)
+            except ValueError:
+                raise UserError(
+                    f"{where}: expected '<image> <confidence> <xmin> <ymin> <xmax> <ymax>', found "
+                    f"{line.strip()[:80]!r}; correct the program that wrote it"
+                ) from None
+            yield image, class_name, score_and_box, where
+
+
+def _devkit_files(path: pathlib.Path, class_names: Sequence[str]) -> dict[str, pathlib.Path]:
+    """The file of each class, those of classes that are not in `class_names` included."""
+    parts = {_file_part(name): name for name in class_names}
+    folder, pattern, beginnings = path.parent, f"{glob.escape(path.name)}_*.txt", {path.name}
+    if os.path.isdir(path):
+        folder, pattern = path, "comp*_det_*.txt"
+    stems = [file.removesuffix(".txt") for file in sorted(glob.glob(pattern, root_dir=folder))]
+    if folder == path:
+        # "comp4_det_test_blood_cell" is of the longest class name that it ends with.
+        known = re.compile(f"(.+?)_(?:{'|'.join(map(re.escape, parts))})")
+        beginnings = {match[1] for stem in stems if (match := known.fullmatch(stem))}
+        known_beginnings = tuple(f"{one}_" for one in beginnings)
+        beginnings |= {stem for stem in stems if not stem.startswith(known_beginnings)}
+    if len(beginnings) != 1 or not stems:
+        raise UserError(
+            f"expected a COCO results JSON or the files comp4_det_<set>_<class>.txt of one set in "
+            f"{path}, found {', '.join(sorted(beginnings)) if stems else 'none'}: give the folder "
+            f"that holds them, or the beginning of their paths, as {folder / 'comp4_det_test'}"
+        )
+    (beginning,) = beginnings
+    by_part = {stem.removeprefix(f"{beginning}_"): folder / f"{stem}.txt" for stem in stems}
+    return {parts.get(part, part): file for part, file in by_part.items()}
+
+
+def _file_part(class_name: str) -> str:
+    """A class name as part of a file's name: what is not allowed there is written as %2F."""
+    return re.sub(r'[/\\:*?"<>|%\x00-\x1f]', lambda match: f"%{ord(match[0]):02X}", class_name)
