@@ -1,270 +1,200 @@
-"""The state dict of a file that torch.save wrote, without PyTorch.
+"""Reads the state dict of a file of torch.save, without PyTorch.
 
-There are two formats. Since PyTorch 1.6 a file is a zip archive (stored, never compressed) of a
-pickle, `<name>/data.pkl`, and a file of raw numbers per storage, `<name>/data/<key>`. Before that
-it was five pickles (a magic number, the format's version, the byte order, the content, the keys of
+torch.save has two formats. Since PyTorch 1.6 a file is a zip archive of a pickle,
+`<name>/data.pkl`, and of the raw numbers of each storage, `<name>/data/<key>`. Before that it was
+five pickles (a magic number, the version of the format, the byte order, the content, the keys of
 the storages) and then the storages, each after the number of its values.
 
-Arrays are views of the file's bytes, so that what is read never takes more memory than the file.
+A pickle is a program that imports and calls what it names. Here it can name only what is in
+`NAMES`, and a tensor is a description until its storage is read and checked.
 """
 
 import io
 import math
+import os
+import pickle
 import struct
 import zipfile
-import zlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
+import ml_dtypes
 import numpy as np
-
-from yolov1_jax.weights.torch_pickle import (
-    MAX_BYTES,
-    PickleError,
-    Storage,
-    TensorView,
-    read_pickle,
-)
 
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-LEGACY_VERSION = 1001
-# Under one of these, training programs keep the state dict beside their optimizer and counters.
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-
-StorageReader = Callable[[Storage], np.ndarray]
-
-
-class TorchFileError(Exception):
-    """Why a file cannot be read; says what is wrong with it, but not which file it is."""
+MAX_PICKLE_BYTES = 4 << 20  # a state dict has a few hundred bytes per tensor
+MAX_DIMENSIONS = 8
+# The keys under which training programs store a state dict, beside optimizer and counters.
+STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 
 
-def read_state_dict(data: bytes) -> dict[str, np.ndarray]:
-    """Name -> array of a state dict, in the file's own dtypes.
+class _Storage(NamedTuple):
+    """The numbers of one or several tensors, which stand elsewhere in the file."""
 
-    Args:
-      data: the content of the file. A state dict may lie in a dict under one of `WRAPPERS`.
+    key: str
+    dtype: np.dtype
+    size: int
+
+
+class _Tensor(NamedTuple):
+    """A tensor as the pickle describes it; offset and strides count values."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads the tensors of a state dict, which may lie in a dict under one of `STATE_DICT_KEYS`.
 
     Returns:
-      Arrays that cannot be written to. Those of bfloat16 have the dtype of ml_dtypes.
+      Arrays by name, in the file's own dtypes (bfloat16 is that of ml_dtypes); read-only.
 
     Raises:
-      TorchFileError: the file is truncated or damaged, holds something else than a state dict, or
-        its pickle wants more than a state dict needs. Names the parameter where there is one.
+      Exception: of any type: the file is truncated, damaged or hostile, or holds no state dict.
     """
-    try:
-        content, read = _open_zip(data) if data.startswith(ZIP_MAGIC) else _open_legacy(data)
-    except PickleError as error:
-        raise TorchFileError(str(error)) from None
-    return {name: _array(name, view, read) for name, view in _state_dict(content).items()}
+    with open(path, "rb") as file:
+        read = _read_zip if file.read(4) == ZIP_MAGIC else _read_legacy
+        file.seek(0)
+        content, storages = read(file)
+    outer = content if isinstance(content, dict) else {}
+    for tensors in (outer, *map(outer.get, STATE_DICT_KEYS)):
+        if isinstance(tensors, dict) and set(map(type, tensors.values())) == {_Tensor}:
+            return {str(name): _array(name, value, storages) for name, value in tensors.items()}
+    raise ValueError("it holds no dict of tensors and nothing else: save model.state_dict()")
 
 
-def _open_zip(data: bytes) -> tuple[Any, StorageReader]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = {info.filename: info for info in archive.infolist()}
-    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, struct.error) as e:
-        cut = _cut_parameter(data)
-        where = "" if cut is None else f"; it ends within or before {cut}"
-        raise TorchFileError(f"it is not a complete zip archive ({e}){where}") from None
-    pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
-    if len(pickles) != 1:
-        raise TorchFileError(f"it is a zip archive with {len(pickles)} data.pkl, expected 1")
-    root = pickles[0].removesuffix("data.pkl")
-    swapped = False
-    if f"{root}byteorder" in entries:
-        byte_order = bytes(_stored(data, entries[f"{root}byteorder"]))
-        if byte_order not in (b"little", b"big"):
-            raise TorchFileError(f"its byte order is {byte_order[:20]!r}, expected little or big")
-        swapped = byte_order == b"big"
-
-    def read(storage: Storage) -> np.ndarray:
-        entry = entries.get(f"{root}data/{storage.key}")
-        if entry is None:
-            raise TorchFileError(f"its storage {storage.key[:20]!r} is missing")
-        return _values(_stored(data, entry), storage, swapped=swapped)
-
-    return read_pickle(io.BytesIO(_stored(data, entries[pickles[0]]))), read
+def _read_zip(file: BinaryIO) -> tuple[Any, Mapping[str, bytes]]:
+    """Returns the content of the pickle, and the storages by key."""
+    with zipfile.ZipFile(file) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        if sum(entry.file_size for entry in entries.values()) > os.fstat(file.fileno()).st_size:
+            raise ValueError("its entries are compressed or overlap")
+        for entry in entries.values():
+            if entry.CRC == 0:
+                del entry.CRC  # torch.save can leave it out: zipfile then compares nothing
+        pickled = next((name for name in entries if name.endswith("data.pkl")), "data.pkl")
+        root = pickled.removesuffix("data.pkl")
+        if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
+            raise ValueError("it was written on a big-endian machine")
+        unpickler = _Unpickler(io.BytesIO(archive.read(pickled)[:MAX_PICKLE_BYTES]))
+        content = unpickler.load()
+        return content, {key: archive.read(f"{root}data/{key}") for key in unpickler.dtypes}
 
 
-def _cut_parameter(data: bytes) -> str | None:
-    """The first parameter that the beginning of an archive lacks; None if that cannot be told.
-
-    The directory of a zip archive stands at its end, but torch writes the pickle in front of the
-    numbers, and every entry has a header of its own.
-    """
-    starts: dict[bytes, int] = {}  # of the contents by name
-    header = data.find(ZIP_MAGIC)
-    while 0 <= header <= len(data) - 30:
-        name_size, extra_size = struct.unpack_from("<HH", data, header + 26)
-        name = data[header + 30 : header + 30 + name_size]
-        starts.setdefault(name, header + 30 + name_size + extra_size)
-        header = data.find(ZIP_MAGIC, header + 4)
-    pickles = [name for name in starts if name.endswith(b"data.pkl")]
-    if not pickles:
-        return None
-    start = starts[pickles[0]]
-    try:
-        pickled = io.BytesIO(data[start : start + MAX_BYTES])
-        tensors = _state_dict(read_pickle(pickled))
-    except (PickleError, TorchFileError):
-        return None
-    root = pickles[0].removesuffix(b"data.pkl")
-    for parameter, view in tensors.items():
-        start = starts.get(root + b"data/" + view.storage.key.encode(), len(data))
-        if start + view.storage.num_values * view.storage.dtype.itemsize > len(data):
-            return parameter[:100]
-    return None
-
-
-def _stored(data: bytes, entry: zipfile.ZipInfo) -> memoryview:
-    """The bytes of an entry. (zipfile would believe what a header says of its size.)"""
-    name = entry.filename[-60:]
-    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-        raise TorchFileError(f"its {name!r} is compressed or encrypted, which torch never does")
-    start = entry.header_offset
-    header = data[start : start + 30] if start >= 0 else b""
-    if len(header) < 30 or not header.startswith(ZIP_MAGIC):
-        raise TorchFileError(f"it is truncated or damaged at {name!r}")
-    start += 30 + sum(struct.unpack_from("<HH", header, 26))  # name, extra field
-    content = memoryview(data)[start : start + entry.file_size]
-    if len(content) != entry.file_size:
-        raise TorchFileError(f"it is truncated at {name!r}")
-    # torch writes 0 where it was told not to compute the checksums.
-    if entry.CRC != 0 and zlib.crc32(content) != entry.CRC:
-        raise TorchFileError(f"it is damaged: the checksum of {name!r} does not match")
-    return content
-
-
-def _open_legacy(data: bytes) -> tuple[Any, StorageReader]:
-    # Five pickles of the largest size allowed; the storages behind them are not copied.
-    stream = io.BytesIO(data[: 5 * MAX_BYTES])
-    if read_pickle(stream) != LEGACY_MAGIC:
-        raise TorchFileError("it is a pickle, but was not written by torch.save")
-    version, system = read_pickle(stream), read_pickle(stream)
-    if version != LEGACY_VERSION or not isinstance(system, dict):
-        raise TorchFileError("it is of an unknown version of torch's old format")
-    if not system.get("little_endian", True):
-        raise TorchFileError("it was written on a big-endian machine: save it again on another")
-    content, keys = read_pickle(stream), read_pickle(stream)
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise TorchFileError("it is damaged: the list of its storages is none")
-    position = stream.tell()
-    # The size of a value, and so where the next storage begins, is known to the tensors alone.
-    dtypes = {storage.key: storage.dtype for storage in _storages(content)}
-    found: dict[str, tuple[int, memoryview]] = {}
+def _read_legacy(file: BinaryIO) -> tuple[Any, Mapping[str, memoryview]]:
+    """As `_read_zip`."""
+    data = file.read()
+    stream = io.BytesIO(data[:MAX_PICKLE_BYTES])
+    magic, _, system = (_Unpickler(stream).load() for _ in range(3))
+    if magic != LEGACY_MAGIC or not system["little_endian"]:
+        raise ValueError("torch.save did not write it, or did so on a big-endian machine")
+    unpickler = _Unpickler(stream)
+    content, keys = unpickler.load(), _Unpickler(stream).load()
+    start = stream.tell()
+    storages = {}
     for key in keys:
-        if key not in dtypes:
-            raise TorchFileError(f"it is damaged: no tensor is in its storage {key[:20]!r}")
-        if len(data) < position + 8:
-            break  # truncated: told when a parameter is missed
-        (num_values,) = struct.unpack_from("<q", data, position)
-        size = max(num_values, 0) * dtypes[key].itemsize
-        found[key] = num_values, memoryview(data)[position + 8 : position + 8 + size]
-        position += 8 + size
-
-    def read(storage: Storage) -> np.ndarray:
-        if storage.key not in found:
-            raise TorchFileError(f"it ends before storage {storage.key[:20]!r}")
-        num_values, content = found[storage.key]
-        if num_values != storage.num_values:
-            raise TorchFileError(
-                f"storage {storage.key[:20]!r} has {num_values:,} values, expected "
-                f"{storage.num_values:,}"
-            )
-        return _values(content, storage, swapped=False)
-
-    return content, read
+        _require(isinstance(key, str))
+        (size,) = struct.unpack_from("<q", data, start)
+        end = start + 8 + size * unpickler.dtypes[key].itemsize
+        storages[key] = memoryview(data)[start + 8 : end]
+        start = end
+    return content, storages
 
 
-def _storages(content: Any) -> list[Storage]:
-    """Of all tensors, wherever they are in nested dicts, lists and tuples."""
-    storages: list[Storage] = []
-    seen: set[int] = set()  # containers may contain each other
-    waiting = [content]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, Storage):
-            storages.append(value)
-        elif isinstance(value, TensorView):
-            storages.append(value.storage)
-        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
-            seen.add(id(value))
-            waiting += value.values() if isinstance(value, dict) else value
-    return storages
+def _array(name: Any, tensor: _Tensor, storages: Mapping[str, Any]) -> np.ndarray:
+    """The tensor's view of its storage."""
+    (key, dtype, size), offset, shape, strides = tensor
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    values = np.frombuffer(storages[key], dtype)
+    steps = zip(shape, strides, strict=True)
+    last = offset + sum((length - 1) * stride for length, stride in steps)
+    if len(values) != size or max(math.prod(shape), last + 1) > size:
+        raise ValueError(f"{name} reaches beyond its storage of {len(values):,} values")
+    byte_strides = [stride * dtype.itemsize for stride in strides]
+    return np.lib.stride_tricks.as_strided(values[offset:], shape, byte_strides, writeable=False)
 
 
-def _values(content: memoryview, storage: Storage, *, swapped: bool) -> np.ndarray:
-    """The bytes of a storage as its values, 1-D."""
-    expected = storage.num_values * storage.dtype.itemsize
-    if len(content) != expected:
-        raise TorchFileError(
-            f"storage {storage.key[:20]!r} has {len(content):,} bytes, expected {expected:,}"
-        )
-    values = np.frombuffer(content, np.uint8)
-    if swapped:
-        values = np.ascontiguousarray(values.reshape(-1, storage.dtype.itemsize)[:, ::-1])
-    return values.reshape(-1).view(storage.dtype)
+class _Dict(dict[str | int, Any]):
+    """A dict or OrderedDict. Tuples are no keys: to hash nested ones could take for ever."""
+
+    def __init__(self, items: Any = ()) -> None:  # of an OrderedDict of Python 2
+        for key, value in items:
+            self[key] = value
+        if items:
+            items.clear()  # moved, because a pickle can recall one list any number of times
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _require(isinstance(key, str | int))
+        super().__setitem__(key, value)
 
 
-def _state_dict(content: Any) -> Mapping[str, TensorView]:
-    """The state dict in what a file holds."""
-    if not isinstance(content, dict):
-        raise TorchFileError(f"it holds {_kind(content)}, expected a state dict")
-    for candidate in (content, *(content.get(key) for key in WRAPPERS)):
-        if isinstance(candidate, dict) and _has_tensors(candidate):
-            break
-    else:
-        keys = ", ".join(repr(key)[:40] for key in list(content)[:5]) or "nothing"
-        raise TorchFileError(f"it holds a dict with {keys}, expected the tensors of a state dict")
-    tensors = {name: value for name, value in candidate.items() if name != "_metadata"}
-    for name, value in tensors.items():
-        if not isinstance(name, str):
-            raise TorchFileError(f"a parameter is named {name!r}, expected a string")
-        if not isinstance(value, TensorView):
-            raise TorchFileError(f"{name[:100]} is {_kind(value)}, expected a tensor")
-    return tensors
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
+    _require(isinstance(storage, _Storage) and max(len(shape), len(strides)) <= MAX_DIMENSIONS)
+    _require(all(map(_is_size, (offset, *shape, *strides))))
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-def _has_tensors(content: dict[Any, Any]) -> bool:
-    return any(isinstance(value, TensorView) for value in content.values())
+def _is_size(number: Any) -> bool:
+    return isinstance(number, int) and 0 <= number < 1 << 63
 
 
-def _kind(value: Any) -> str:
-    return (
-        "a tensor" if isinstance(value, TensorView) else f"a value of type {type(value).__name__}"
-    )
+def _require(condition: bool) -> None:
+    if not condition:
+        raise ValueError("its pickle is damaged")
 
 
-def _array(name: str, view: TensorView, read: StorageReader) -> np.ndarray:
-    """The array that a view of a storage is, after checking that it stays inside the storage."""
-    try:
-        values = read(view.storage)
-    except TorchFileError as error:
-        raise TorchFileError(f"{name[:100]}: {error}") from None
-    size, last = 1, view.offset
-    for length, stride in zip(view.shape, view.strides, strict=True):
-        size *= length
-        last += (length - 1) * stride
-    if size == 0:
-        if math.prod(max(length, 1) for length in view.shape) >= 1 << 31:
-            raise TorchFileError(f"{name[:100]} is empty and has the shape {list(view.shape)}")
-        return np.empty(view.shape, values.dtype)
-    if last >= len(values):
-        raise TorchFileError(
-            f"{name[:100]} of shape {list(view.shape)} reaches beyond its storage of "
-            f"{len(values):,} values"
-        )
-    if size > len(values):
-        raise TorchFileError(
-            f"{name[:100]} of shape {list(view.shape)} repeats the {len(values):,} values of its "
-            "storage, as no parameter does"
-        )
-    # The stride of a single value is never walked, and may be any number.
-    strides = [
-        stride * values.itemsize if length > 1 else 0
-        for length, stride in zip(view.shape, view.strides, strict=True)
-    ]
-    return np.lib.stride_tricks.as_strided(
-        values[view.offset :], view.shape, strides, writeable=False
-    )
+# What the names in the pickle of a state dict stand for.
+NAMES: dict[str, Any] = {
+    "collections.OrderedDict": _Dict,
+    "torch.Size": lambda lengths: lengths,
+    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch.BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "torch.BoolStorage": np.dtype(np.bool_),
+    "torch.ByteStorage": np.dtype(np.uint8),
+    "torch.CharStorage": np.dtype(np.int8),
+    "torch.DoubleStorage": np.dtype(np.float64),
+    "torch.FloatStorage": np.dtype(np.float32),
+    "torch.HalfStorage": np.dtype(np.float16),
+    "torch.IntStorage": np.dtype(np.int32),
+    "torch.LongStorage": np.dtype(np.int64),
+    "torch.ShortStorage": np.dtype(np.int16),
+}
+
+
+class _Unpickler(pickle._Unpickler):
+    """The standard library's Unpickler, with `NAMES` in place of imports.
+
+    It is the one written in Python, because the one in C allocates memory for any index that a
+    pickle names (64 GiB for 6 bytes) and hashes any key.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(stream, encoding="utf-8")  # of the strings of Python 2
+        self.dtypes: dict[str, np.dtype] = {}  # of the storages, by key
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = NAMES.get(f"{module}.{name}")
+        if found is None:
+            raise ValueError(f"it asks for {module}.{name}, not imported: save model.state_dict()")
+        return found
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, dtype, key, _, size, *view = pid
+        _require(kind == "storage" and isinstance(dtype, np.dtype) and view in ([], [None]))
+        _require(isinstance(key, str) and _is_size(size))
+        self.dtypes[key] = dtype
+        return _Storage(key, dtype, size)
+
+    # Instructions are left out that hash keys or allocate what a pickle only claims to hold.
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        **dict.fromkeys(pickle.DICT + pickle.EMPTY_SET + pickle.FROZENSET + pickle.BYTEARRAY8),
+        pickle.EMPTY_DICT[0]: lambda self: self.append(_Dict()),
+        pickle.BUILD[0]: lambda self: self.stack.pop(),  # the attributes of an OrderedDict
+    }
