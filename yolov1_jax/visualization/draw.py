@@ -1,50 +1,45 @@
-"""Detections and ground truth drawn on an image.
+"""Detections, ground truth and the S x S grid, drawn on images.
 
-Boxes come in pixels of the image as given. Detections are solid lines in the colour of their class,
-captioned with class and score; ground truth is white and dashed, dotted where `difficult`, and
-captioned with its class only where no detection of that class found it (IoU 0.5): the misses.
-
-Lines and text are sized to the image, small images are enlarged first, and captions are moved until
-they lie inside the image and beside each other. What cannot be placed readably, or without hiding
-the image, keeps its box and loses its caption; the highest scores come first.
+Boxes are in pixels of the image as given. Detections are solid lines in the colour of their class,
+with a caption of class and score. Ground truth is white and dashed, dotted where `difficult`, and
+has a caption only where it was missed: where no detection of its class has an IoU of at least 0.5.
 """
 
 import functools
 import math
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from yolov1_jax.visualization.class_colours import class_colour, text_colour
+from yolov1_jax.data.dataset import GroundTruth
 from yolov1_jax.yolo.boxes import iou_xyxy
-from yolov1_jax.yolo.detections import Detections, GroundTruth
+from yolov1_jax.yolo.detections import Detections
+from yolov1_jax.yolo.grid import cell_of
 
-# Detections below this score are not worth a line on a picture: the threshold with which Darknet
-# draws YOLOv1's. An evaluation takes far fainter ones, which would hide the image.
+# Darknet draws detections of YOLOv1 from this score on; fainter ones would hide the image.
 DRAWN_SCORE = 0.2
-# Side of a square of the image's area, in pixels. Below this a caption would cover the objects: the
-# image is enlarged.
+# Pixels: the root of the area to which a smaller image is enlarged, so that captions leave room.
 MIN_MEAN_SIDE = 400
-_MIN_TEXT = 12  # pixels
-_WHITE = (255, 255, 255)
-_EDGE_OPACITY = 150  # of the black or white edge that keeps a line visible on its own colour
-_MAX_COVERED = 0.15  # share of a caption that may lie on earlier ones
-# Share of the image that captions may take, those of detections and those of misses each: the boxes
-# of a crowd tell by their colour what they are.
-_MAX_CAPTIONED = 0.12
-_FOUND_IOU = 0.5
+# Okabe & Ito (2008); from the seventh on, each the farthest in OKLab from all before it, as seen
+# with full, protanopic and deuteranopic vision.
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#960F69"),
+    *("#2DF096", "#8778FF", "#874B00", "#692DB4", "#C3D200", "#00693C", "#69E1E1"),
+    *("#C32D4B", "#3CC35A", "#B43CA5", "#FF96A5", "#FF87F0", "#5A5AE1"),
+)
+_EDGE = "#000000A0"  # around a line, so that it is seen on a background of its own colour
+_PAGE_WIDTH, _GAP = 1200, 6  # pixels
+_ROW_ASPECT = 4.4  # width over height of a row of images: three or four photographs
 
-_Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
+_Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
-class _Caption(NamedTuple):
-    text: str
-    colour: tuple[int, int, int]
-    box: _Rectangle
+def class_colour(label: int) -> str:
+    """The colour of a class as "#RRGGBB". The 21st class has that of the first again."""
+    return COLOURS[label % len(COLOURS)]
 
 
 def draw_objects(
@@ -53,212 +48,188 @@ def draw_objects(
     *,
     detections: Detections | None = None,
     ground_truth: GroundTruth | None = None,
-    size: tuple[int, int] | None = None,
-    text_size: int | None = None,
+    scale: float | None = None,
 ) -> np.ndarray:
-    """Returns a copy of the image with the objects drawn on it.
+    """A resized copy of the image with the objects drawn on it. uint8 RGB [H, W, 3] -> [H', W', 3].
 
     Args:
-      image: uint8 RGB, [H, W, 3].
       class_names: the name of each label.
-      detections, ground_truth: in pixels of `image`; boxes that are not finite or lie outside the
-        image are left out, the others are clipped to it.
-      size: (width, height) in pixels to scale the image to before drawing. Without it only an
-        image smaller than MIN_MEAN_SIDE is scaled, by the smallest whole factor that reaches it.
-      text_size: height of the text in pixels; by default 1/30 of the mean side.
+      detections, ground_truth: in pixels of `image`. Boxes are cut at its border.
+      scale: to resize the image by. None enlarges an image smaller than MIN_MEAN_SIDE by the
+        smallest whole factor that reaches it.
+    """
+    canvas = _Canvas(image, scale)
+    captions: list[tuple[_Box, str, str]] = []  # the first ones find the best places
+    if detections is not None:
+        for i in np.argsort(detections.scores, kind="stable"):  # the best is drawn last, on top
+            if box := canvas.visible(detections.boxes_xyxy[i]):
+                label, score = int(detections.labels[i]), detections.scores[i]
+                canvas.outline(box, class_colour(label))
+                captions.insert(0, (box, f"{class_names[label]} {score:.2f}", class_colour(label)))
+    if ground_truth is not None:
+        missed = ~ground_truth.difficult
+        if detections is not None:
+            iou = iou_xyxy(ground_truth.boxes_xyxy[:, None], detections.boxes_xyxy[None])  # [N, D]
+            same_class = ground_truth.labels[:, None] == detections.labels
+            missed &= ~((iou >= 0.5) & same_class).any(axis=1)
+        for i, (box_xyxy, label, difficult) in enumerate(zip(*ground_truth, strict=True)):
+            if box := canvas.visible(box_xyxy):
+                canvas.dashes(box, length=(1 if difficult else 3) * canvas.line)
+                if missed[i]:
+                    captions.append((box, class_names[label], "#FFFFFF"))
+    for caption in captions:
+        canvas.caption(*caption)
+    return np.asarray(canvas.image)
+
+
+def draw_page(
+    images: Sequence[np.ndarray],
+    detections: Sequence[Detections],
+    ground_truth: Sequence[GroundTruth],
+    class_names: Sequence[str],
+) -> np.ndarray:
+    """Draws the objects of images of any size, laid out in rows that fill the page.
+
+    Arguments as of `draw_objects`, of each image; detections below DRAWN_SCORE are not drawn.
 
     Returns:
-      uint8 RGB, [H', W', 3].
+      uint8 RGB, [height of the page, 1200, 3].
     """
-    height, width = image.shape[:2]
-    if size is None:
-        factor = max(1, math.ceil(MIN_MEAN_SIDE / math.sqrt(height * width)))
-        size = (factor * width, factor * height)
-    canvas = Image.fromarray(image)
-    if size != (width, height):
-        canvas = canvas.resize(size, Image.Resampling.LANCZOS)
-    scale = np.array([size[0] / width, size[1] / height] * 2)
-    mean_side = math.sqrt(size[0] * size[1])
-    line = max(2, round(mean_side / 150))
-    font = text_font(text_size or max(_MIN_TEXT, round(mean_side / 30)))
+    aspects = [image.shape[1] / image.shape[0] for image in images]
+    rows: list[list[int]] = [[]]
+    for i, aspect in enumerate(aspects):
+        if sum(aspects[j] for j in rows[-1]) + aspect / 2 > _ROW_ASPECT:
+            rows.append([])
+        rows[-1].append(i)
 
-    draw = ImageDraw.Draw(canvas, "RGBA")
-    captions, misses = [], []
-    if detections is not None:
-        ascending = np.argsort(detections.scores, kind="stable")  # the best end up on top
-        boxes = _visible(detections.boxes_xyxy, scale, size, line)
-        for i in ascending:
-            if (box := boxes[i]) is None:
-                continue
-            label, score = int(detections.labels[i]), float(detections.scores[i])
-            solid_box(draw, box, line, class_colour(label))
-            text = f"{class_names[label]} {score:.2f}"
-            captions.append(_Caption(text, class_colour(label), box))
-    captions.reverse()  # the best are placed first
-    if ground_truth is not None:
-        missed = _missed(ground_truth, detections)
-        for i, box in enumerate(_visible(ground_truth.boxes_xyxy, scale, size, line)):
-            if box is None:
-                continue
-            dashed_box(draw, box, max(2, line - 1), dotted=bool(ground_truth.difficult[i]))
-            if missed[i]:
-                name = class_names[int(ground_truth.labels[i])]
-                misses.append(_Caption(name, _WHITE, box))
-    placed = _draw_captions(draw, captions, font, size, [])
-    _draw_captions(draw, misses, font, size, placed)
-    return np.asarray(canvas)
+    key = Image.new("RGB", (_PAGE_WIDTH, 32), "white")
+    text = (
+        f"solid: detection with a score of at least {DRAWN_SCORE}     dashed: ground truth, named "
+        "where missed     dotted: difficult ground truth"
+    )
+    ImageDraw.Draw(key).text((_GAP, 16), text, "#333333", _font(14), anchor="lm")
+    strips = [key]
+    for row in rows:
+        room = _PAGE_WIDTH - _GAP * (len(row) + 1)
+        # A row of few images is not blown up to fill the page.
+        height = room / max(sum(aspects[i] for i in row), 0.7 * _ROW_ASPECT)
+        strips.append(Image.new("RGB", (_PAGE_WIDTH, max(1, round(height)) + _GAP), "white"))
+        left = _GAP
+        for i in row:
+            keep = detections[i].scores >= DRAWN_SCORE
+            drawn = draw_objects(
+                images[i],
+                class_names,
+                detections=Detections(*(part[keep] for part in detections[i])),
+                ground_truth=ground_truth[i],
+                scale=height / images[i].shape[0],
+            )
+            strips[-1].paste(Image.fromarray(drawn), (left, 0))
+            left += drawn.shape[1] + _GAP
+    return np.concatenate([np.asarray(strip) for strip in strips])
 
 
-def _missed(ground_truth: GroundTruth, detections: Detections | None) -> np.ndarray:
-    """Whether no detection of an object's class overlaps it; difficult ones are not missed. [N]"""
-    found = np.asarray(ground_truth.difficult, bool).copy()
-    if detections is not None and len(detections.labels) and len(found):
-        iou = iou_xyxy(
-            np.asarray(ground_truth.boxes_xyxy, np.float64)[:, None],
-            np.asarray(detections.boxes_xyxy, np.float64)[None],
-        )  # [N, D]
-        same_class = np.asarray(ground_truth.labels)[:, None] == np.asarray(detections.labels)[None]
-        found |= ((iou >= _FOUND_IOU) & same_class).any(axis=1)
-    return ~found
+def draw_grid(
+    image: np.ndarray, ground_truth: GroundTruth, class_names: Sequence[str], grid_size: int
+) -> np.ndarray:
+    """Draws the S x S grid, the objects, their centres and the cells that must predict them.
 
-
-def _visible(
-    boxes_xyxy: np.ndarray, scale: np.ndarray, size: tuple[int, int], line: int
-) -> list[_Rectangle | None]:
-    """Boxes in canvas pixels, clipped so that the whole line lies inside; None if out of sight."""
-    margin = line / 2 + 1
-    visible: list[_Rectangle | None] = []
-    for box in np.asarray(boxes_xyxy, np.float64).reshape(-1, 4) * scale:
-        left, top = max(box[0], 0), max(box[1], 0)
-        right, bottom = min(box[2], size[0]), min(box[3], size[1])
-        if not np.isfinite(box).all() or left >= right or top >= bottom:
-            visible.append(None)
-            continue
-        left, right = np.clip([left, right], margin, max(margin, size[0] - margin))
-        top, bottom = np.clip([top, bottom], margin, max(margin, size[1] - margin))
-        visible.append((left, top, right, bottom))
-    return visible
-
-
-def solid_box(
-    draw: ImageDraw.ImageDraw, box: _Rectangle, line: int, colour: tuple[int, int, int]
-) -> None:
-    for rectangle in _sides(box, line):
-        draw.rectangle(_grown(rectangle, 1), fill=(*text_colour(colour), _EDGE_OPACITY))
-    for rectangle in _sides(box, line):
-        draw.rectangle(_grown(rectangle, 0), fill=colour)
-
-
-def dashed_box(draw: ImageDraw.ImageDraw, box: _Rectangle, line: int, *, dotted: bool) -> None:
-    dash, gap = (line, 2 * line) if dotted else (3 * line, 4 * line)
-    dashes = [part for side in _sides(box, line) for part in _cut(side, dash, gap)]
-    for rectangle in dashes:
-        draw.rectangle(_grown(rectangle, 1), fill=(*text_colour(_WHITE), _EDGE_OPACITY))
-    for rectangle in dashes:
-        draw.rectangle(_grown(rectangle, 0), fill=_WHITE)
-
-
-def _sides(box: _Rectangle, line: int) -> list[_Rectangle]:
-    left, top, right, bottom = box
-    half = line / 2
-    return [
-        (left - half, top - half, right + half, top + half),
-        (left - half, bottom - half, right + half, bottom + half),
-        (left - half, top + half, left + half, bottom - half),
-        (right - half, top + half, right + half, bottom - half),
+    Arguments and image as of `draw_objects`; `grid_size` is S.
+    """
+    canvas = _Canvas(image)
+    size = np.array(canvas.image.size)  # width, height
+    centres = (ground_truth.boxes_xyxy[:, :2] + ground_truth.boxes_xyxy[:, 2:]) / 2
+    centres = centres * canvas.scale[:2] / size  # [N, 2] in [0, 1]
+    for i in range(1, grid_size):
+        x, y = (size * i / grid_size).round().tolist()
+        for colour, width in ((_EDGE, 3), ("white", 1)):
+            canvas.draw.line((x, 0, x, size[1]), colour, width)
+            canvas.draw.line((0, y, size[0], y), colour, width)
+    objects = [
+        (canvas.visible(box_xyxy), class_names[label], class_colour(label))
+        for box_xyxy, label in zip(*ground_truth[:2], strict=True)
     ]
+    for cell, (box, _, colour) in zip(cell_of(centres, grid_size), objects, strict=True):
+        corners = np.concatenate([cell, cell + 1]) * np.tile(size / grid_size, 2)
+        canvas.draw.rectangle(corners.round().tolist(), colour + "A0", colour, canvas.line)
+        if box:
+            canvas.outline(box, colour)
+    for centre, (box, name, colour) in zip((centres * size).tolist(), objects, strict=True):
+        canvas.draw.circle(centre, 1.5 * canvas.line, "white", "black")
+        if box:
+            canvas.caption(box, name, colour)
+    return np.asarray(canvas.image)
 
 
-def _cut(side: _Rectangle, dash: int, gap: int) -> Iterator[_Rectangle]:
-    left, top, right, bottom = side
-    if right - left >= bottom - top:
-        for start in np.arange(left, right, dash + gap):
-            yield start, top, min(start + dash, right), bottom
-    else:
-        for start in np.arange(top, bottom, dash + gap):
-            yield left, start, right, min(start + dash, bottom)
+class _Canvas:
+    """A resized copy of an image, with lines and text that suit its size."""
 
+    def __init__(self, image: np.ndarray, scale: float | None = None) -> None:
+        height, width = image.shape[:2]
+        scale = scale or max(1, math.ceil(MIN_MEAN_SIDE / math.sqrt(height * width)))
+        size = max(1, round(scale * width)), max(1, round(scale * height))
+        self.image = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+        self.scale = np.array([size[0] / width, size[1] / height] * 2)
+        self.draw = ImageDraw.Draw(self.image, "RGBA")
+        self.line = max(2, round(min(size) / 120))
+        self.font = _font(max(12, round(min(size) / 24)))
+        self.captions: list[_Box] = []
 
-def _grown(rectangle: _Rectangle, by: int) -> _Rectangle:
-    """Pillow's rectangles include their last pixel; empty ones are widened to one pixel."""
-    left, top, right, bottom = (round(value) for value in rectangle)
-    return left - by, top - by, max(left, right - 1) + by, max(top, bottom - 1) + by
+    def visible(self, box_xyxy: np.ndarray) -> _Box | None:
+        """A box of the image in pixels of the canvas, cut at its border, or None."""
+        box = np.clip(box_xyxy * self.scale, 0, self.image.size * 2)
+        if not (box[2:] > box[:2]).all():
+            return None
+        left, top, right, bottom = box.round().astype(int).tolist()
+        return left, top, max(left, right - 1), max(top, bottom - 1)
 
+    def outline(self, box: _Box, colour: str) -> None:
+        left, top, right, bottom = box
+        around = left - 1, top - 1, right + 1, bottom + 1
+        self.draw.rectangle(around, outline=_EDGE, width=self.line + 2)
+        self.draw.rectangle(box, outline=colour, width=self.line)
 
-def _draw_captions(
-    draw: ImageDraw.ImageDraw,
-    captions: Sequence[_Caption],
-    font: ImageFont.FreeTypeFont,
-    size: tuple[int, int],
-    placed: Sequence[_Rectangle],
-) -> list[_Rectangle]:
-    """Draws captions beside those `placed` before; returns all of them."""
-    ascent, descent = font.getmetrics()
-    pad = max(2, round(font.size / 5))
-    height = ascent + descent + 2 * (pad // 2)
-    placed = list(placed)
-    room = _MAX_CAPTIONED * size[0] * size[1]
-    for number, caption in enumerate(captions):
-        text = _shortened(caption.text, font, size[0] - 2 * pad)
-        width = font.getlength(text) + 2 * pad
-        if number and width * height > room:
-            break
-        spot = _place(_grown(caption.box, 1), width, height, size, placed)
-        if spot is None:
-            continue
-        placed.append(spot)
-        room -= width * height
-        draw.rectangle(_grown(spot, 0), fill=caption.colour)
-        draw.text((spot[0] + pad, spot[1] + pad // 2), text, text_colour(caption.colour), font)
-    return placed
+    def dashes(self, box: _Box, length: int) -> None:
+        left, top, right, bottom = box
+        thick, step = self.line - 2, length + 3 * self.line
+        dashes = [
+            (x, y, min(x + length, right), y + thick)
+            for x in range(left, right, step)
+            for y in (top, bottom - thick)
+        ]
+        dashes += [
+            (x, y, x + thick, min(y + length, bottom))
+            for y in range(top, bottom, step)
+            for x in (left, right - thick)
+        ]
+        for left, top, right, bottom in dashes:
+            self.draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), "white", _EDGE)
 
-
-def _place(
-    box: _Rectangle,
-    width: float,
-    height: float,
-    size: tuple[int, int],
-    placed: Sequence[_Rectangle],
-) -> _Rectangle | None:
-    """The first free spot at the box: above, inside at the top, below, then down its sides."""
-    left, top, right, bottom = box
-    heights = [top - height, top, bottom, bottom - height]
-    heights += list(np.arange(top + height, bottom - 2 * height, height))
-    best, best_covered = None, _MAX_COVERED * width * height
-    for y in heights:
-        for x in (left, right - width):
-            x = min(max(x, 0), size[0] - width)
-            if x < 0 or y < 0 or y + height > size[1]:
-                continue
-            spot = (x, y, x + width, y + height)
-            covered = sum(_overlap(spot, other) for other in placed)
-            if covered == 0:
-                return spot
-            if covered < best_covered:
-                best, best_covered = spot, covered
-    return best
-
-
-def _overlap(a: _Rectangle, b: _Rectangle) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    return max(width, 0) * max(height, 0)
-
-
-def _shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
-    """The text, cut in the middle of its class name where it is wider than the image."""
-    if font.getlength(text) <= room:
-        return text
-    name, _, score = text.rpartition(" ")
-    for length in range(len(name) - 1, 0, -1):
-        short = f"{name[:length]}… {score}"
-        if font.getlength(short) <= room:
-            return short
-    return "…" if font.getlength(score) > room else score
+    def caption(self, box: _Box, text: str, colour: str) -> None:
+        """Writes above the box, below its upper edge or below the box, where there is room."""
+        pad = round(self.font.size / 4)
+        width = math.ceil(self.font.getlength(text)) + 2 * pad
+        height = sum(self.font.getmetrics()) + pad
+        left = max(0, min(box[0], self.image.width - width))
+        for top in (box[1] - height, box[1], box[3]):
+            right, bottom = left + width, top + height
+            inside = top >= 0 and right <= self.image.width and bottom <= self.image.height
+            free = all(
+                left >= other[2] or right <= other[0] or top >= other[3] or bottom <= other[1]
+                for other in self.captions
+            )
+            if inside and free:
+                self.captions.append((left, top, right, bottom))
+                self.draw.rectangle((left, top, right - 1, bottom - 1), colour)
+                # Black or white, whichever has more contrast (relative luminance of WCAG 2.1).
+                rgb = np.array(ImageColor.getrgb(colour)) / 255
+                ink = "black" if rgb**2.2 @ (0.2126, 0.7152, 0.0722) > 0.18 else "white"
+                self.draw.text((left + pad, top + pad // 2), text, ink, self.font)
+                return
 
 
 @functools.cache
-def text_font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> ImageFont.FreeTypeFont:
     # The font that comes with matplotlib: the same picture on every machine.
-    path = pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    path = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
     return ImageFont.truetype(str(path), size)

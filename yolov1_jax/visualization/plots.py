@@ -1,246 +1,160 @@
-"""The figures of a run, as matplotlib objects: nothing is shown, nothing is written.
+"""The plots of a run, as matplotlib figures: loss and mAP by epoch, AP and precision by class.
 
-Figures are made without pyplot, so they leave no global state, and in matplotlib's own default
-style, whatever the user's settings are.
+Figures are made without pyplot, which would keep them, and whatever the user's own settings are.
 """
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.style
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from yolov1_jax.evaluation.average_precision import Evaluation
-
-Arguments = ParamSpec("Arguments")
-Colours = Mapping[str, tuple[int, int, int]]  # class name -> 8-bit sRGB
+from yolov1_jax.visualization.draw import COLOURS, class_colour
 
 INK = "#333333"
-_FAINT = "#e4e4e4"
-# Okabe & Ito (2008): told apart with any colour vision.
-LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_STYLE = {
-    "font.size": 10,
+STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#999999",
     "axes.labelcolor": INK,
-    "axes.titlesize": 12,
-    "axes.titlelocation": "left",
     "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": _FAINT,
+    "grid.color": "#e4e4e4",
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
-    "text.parse_math": False,  # a class name may hold a "$"
+    "text.parse_math": False,  # a class name may contain "$"
     "figure.dpi": 130,
-    "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
 }
+LINE_COLOURS = COLOURS[:6]  # of Okabe & Ito
+in_house_style = matplotlib.style.context(["default", STYLE])  # decorates a function
 _BARS_PER_COLUMN = 40
-_ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # hides a line behind text
-
-
-def in_house_style(
-    draw: Callable[Arguments, Figure | None],
-) -> Callable[Arguments, Figure | None]:
-    """Draws in this module's style, whatever the user's settings are."""
-
-    @functools.wraps(draw)
-    def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure | None:
-        with matplotlib.style.context(["default", _STYLE]):
-            return draw(*args, **kwargs)
-
-    return styled
 
 
 @in_house_style
 def loss_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """The loss and its terms by epoch (or step), on a logarithmic axis where they are positive."""
-    rows = _rows(history, "train")
-    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if _is_loss(key)]
-    unit = _unit(rows)
-    lines = {key: _series(rows, key, unit) for key in keys}
-    lines = {key: line for key, line in lines.items() if len(line)}
+    """The loss and its terms in metrics.jsonl by epoch, smoothed; None if there are no losses."""
+    keys = dict.fromkeys(key for row in history for key in row if key.split("/")[0] == "loss")
+    lines = {key: line for key in keys if (line := _by_epoch(history, "train", key)).size}
     if not lines:
         return None
     figure = Figure(figsize=(8, 4.5))
-    axes = figure.add_subplot(title="Training loss", xlabel=unit)
+    axes = figure.add_subplot(title="Training loss", xlabel="epoch")
     colours = iter(LINE_COLOURS * len(lines))
-    # From the largest to the smallest at the end, so that the legend is in the order of the lines.
-    for key, line in sorted(lines.items(), key=lambda item: -item[1][-1, 1]):
-        is_total = key == "loss"
-        colour = INK if is_total else next(colours)
-        smooth = _smoothed(line[:, 1])
-        if len(line) == 1:
-            axes.plot(*line.T, "o", color=colour, label=_loss_name(key))
-            continue
-        axes.plot(*line.T, color=colour, linewidth=0.8, alpha=0.25)
-        axes.plot(
-            line[:, 0],
-            smooth,
-            color=colour,
-            linewidth=2.5 if is_total else 1.8,
-            label=_loss_name(key),
-        )
-    if all((line[:, 1] > 0).any() for line in lines.values()):
-        axes.set_yscale("log", nonpositive="mask")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    # In the order of the last values, which is the order of the lines at the right edge.
+    for key, (epochs, values) in sorted(lines.items(), key=lambda item: -item[1][1, -1]):
+        total = key == "loss"
+        colour = INK if total else next(colours)
+        label = "total" if total else key.removeprefix("loss/").replace("_", " ")
+        marker = "o" if len(epochs) == 1 else ""
+        axes.plot(epochs, values, color=colour, linewidth=0.8, alpha=0.25)
+        width = 2.5 if total else 1.8
+        # The mean over a centred window of a twenty-fifth of the points.
+        window = np.ones(2 * (len(values) // 50) + 1)
+        ones = np.ones(len(values))
+        smooth = np.convolve(values, window, "same") / np.convolve(ones, window, "same")
+        axes.plot(epochs, smooth, marker, color=colour, linewidth=width, label=label)
+    axes.set_yscale("log", nonpositive="mask")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlim(left=0)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _count_axis(axes)
     return figure
 
 
 @in_house_style
 def mean_ap_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """mAP by epoch, with the best evaluation marked."""
-    rows = _rows(history, "eval")
-    unit = _unit(rows)
-    line = _series(rows, "mAP", unit)
-    if not len(line):
+    """mAP by epoch with the best one marked; None if `history` has no evaluation."""
+    epochs, values = _by_epoch(history, "eval", "mAP")
+    if not len(epochs):
         return None
+    values = 100 * values
     figure = Figure(figsize=(8, 4))
-    axes = figure.add_subplot(title="Mean average precision", xlabel=unit, ylabel="mAP (%)")
-    when, values = line[:, 0], 100 * line[:, 1]
-    axes.plot(when, values, "-o", color=LINE_COLOURS[0], linewidth=2, markersize=4)
-    best = int(values.argmax())
-    axes.plot(when[best], values[best], "o", color=LINE_COLOURS[1], markersize=9)
-    axes.annotate(
-        f"{values[best]:.1f}",
-        (when[best], values[best]),
-        (0, 9),
-        textcoords="offset points",
-        ha="center",
-        color=LINE_COLOURS[1],
-        weight="bold",
-    )
-    axes.set_ylim(0, min(112, max(values.max() * 1.2, 5)))
-    _count_axis(axes)
+    axes = figure.add_subplot(title="Mean average precision", xlabel="epoch", ylabel="mAP (%)")
+    axes.plot(epochs, values, "-o", color=COLOURS[0], linewidth=2, markersize=4)
+    best, top = int(values.argmax()), max(values.max(), 5)
+    axes.plot(epochs[best], values[best], "o", color=COLOURS[1], markersize=9)
+    text, place, above = f"{values[best]:.1f}", (epochs[best], values[best]), (0, 9)
+    axes.annotate(text, place, above, textcoords="offset points", ha="center", color=COLOURS[1])
+    axes.set(xlim=(0, None), ylim=(0, 1.15 * top))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=epochs[-1] >= 4))
     return figure
 
 
 @in_house_style
-def ap_figure(evaluation: Evaluation, colours: Colours) -> Figure | None:
-    """AP of each class as bars, best first; classes without objects stand last, without a bar."""
-    classes = sorted(
-        evaluation.classes.items(),
-        key=lambda item: -math.inf if math.isnan(item[1].ap) else item[1].ap,
-        reverse=True,
-    )
-    if not classes:
-        return None
-    num_columns = math.ceil(len(classes) / _BARS_PER_COLUMN)
-    num_rows = math.ceil(len(classes) / num_columns)
+def ap_figure(evaluation: Evaluation) -> Figure:
+    """AP of each class as a bar, the best first, and the mAP as a line."""
+    classes = enumerate(evaluation.classes.items())
+    ranked = sorted(classes, key=lambda item: -np.nan_to_num(item[1][1].ap, nan=-1))
+    num_columns = math.ceil(len(ranked) / _BARS_PER_COLUMN)
+    num_rows = math.ceil(len(ranked) / num_columns)
     figure = Figure(figsize=(max(8, 5 * num_columns), 1.3 + 0.26 * num_rows))
-    figure.suptitle(
-        "Average precision by class (%), and number of objects",
-        x=0.01,
-        ha="left",
-        fontsize=12,
-        color=INK,
-    )
+    set_title(figure, "Average precision by class (%), and number of objects")
     mean = 100 * evaluation.mean_ap
-    for column, axes in enumerate(np.ravel(figure.subplots(1, num_columns))):
-        part = classes[column * num_rows : (column + 1) * num_rows]
-        for row, (name, one) in enumerate(part):
-            ap = 0.0 if math.isnan(one.ap) else 100 * one.ap
-            axes.barh(row, ap, color=_rgb(colours[name]), height=0.72)
-            text = "no objects" if math.isnan(one.ap) else f"{ap:.1f}"
-            axes.text(ap + 0.8, row, text, va="center", color=INK, fontsize=9, bbox=_ON_WHITE)
-        axes.set_yticks(range(len(part)), [f"{name} ({one.num_objects:,})" for name, one in part])
+    for column, axes in enumerate(figure.subplots(1, num_columns, squeeze=False)[0]):
+        part = ranked[column * num_rows : (column + 1) * num_rows]
+        for row, (label, (_, one)) in enumerate(part):
+            value = 100 * np.nan_to_num(one.ap)
+            axes.barh(row, value, color=class_colour(label), height=0.72)
+            text = f"{value:.1f}" if one.num_objects else "no objects"
+            on_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # hides the line
+            axes.text(value + 0.8, row, text, va="center", color=INK, fontsize=9, bbox=on_white)
+        names = [f"{name} ({one.num_objects:,})" for _, (name, one) in part]
+        axes.set_yticks(range(len(part)), names)
         axes.set(xlim=(0, 108), ylim=(num_rows - 0.4, -0.9), xticks=range(0, 101, 20))
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
         if math.isfinite(mean):
-            axes.axvline(mean, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=0.9)
+            axes.axvline(mean, color=INK, linewidth=1.2, linestyle="--", zorder=0.9)
             axes.text(mean, -0.95, f"mAP {mean:.1f}", ha="center", va="bottom", color=INK)
     return figure
 
 
 @in_house_style
-def precision_recall_figure(evaluation: Evaluation, colours: Colours) -> Figure | None:
-    """One small panel for each class that has objects."""
-    classes = {name: one for name, one in evaluation.classes.items() if one.num_objects}
+def precision_recall_figure(evaluation: Evaluation) -> Figure | None:
+    """Precision against recall, a panel for each class with objects; None if there is no such."""
+    classes = [
+        (label, name, one)
+        for label, (name, one) in enumerate(evaluation.classes.items())
+        if one.num_objects
+    ]
     if not classes:
         return None
-    num_columns = min(len(classes), 5 if len(classes) <= 25 else 8)
-    num_rows = math.ceil(len(classes) / num_columns)
-    side = 1.85 if num_columns <= 5 else 1.4
-    width, height = max(4.5, side * num_columns), 0.9 + max(side * num_rows, 2.6)
-    figure = Figure(figsize=(width, height))
-    figure.suptitle(
-        "Precision against recall, and AP (%)", x=0.01, ha="left", fontsize=12, color=INK
-    )
-    # Not shared: each limit set on one of 80 shared axes is passed on to all of them.
-    panels = figure.subplots(num_rows, num_columns, squeeze=False)
-    for axes in panels.flat[len(classes) :]:
-        axes.set_visible(False)
-    for axes, (name, one) in zip(panels.flat, classes.items(), strict=False):
-        # From (0, first precision): recall starts at the first detection.
-        recall = np.concatenate([[0.0], one.recall])
-        precision = np.concatenate(
-            [one.precision[:1] if len(one.precision) else [0.0], one.precision]
-        )
-        colour = _rgb(colours[name])
-        axes.fill_between(recall, precision, color=colour, alpha=0.25, linewidth=0)
-        axes.plot(recall, precision, color=colour, linewidth=1.6, clip_on=False)
-        axes.set_title(f"{name}  {_percent(one.ap)}", fontsize=9 if side > 1.5 else 8)
+    num_rows = math.ceil(len(classes) / (5 if len(classes) <= 25 else 8))
+    num_columns = math.ceil(len(classes) / num_rows)
+    side = 2.6 if len(classes) <= 3 else 1.85 if len(classes) <= 25 else 1.4  # inches
+    figure = Figure(figsize=(max(4.5, side * num_columns), 0.9 + side * num_rows))
+    set_title(figure, "Precision against recall, and AP (%)")
+    panels = figure.subplots(num_rows, num_columns, squeeze=False).flat
+    for axes, (label, name, one) in zip(panels, classes, strict=False):
+        # From recall 0, with the precision of the first detection.
+        recall = np.append(0.0, one.recall)
+        precision = np.append(one.precision[0] if len(one.precision) else 0.0, one.precision)
+        axes.fill_between(recall, precision, color=class_colour(label), alpha=0.25, linewidth=0)
+        axes.plot(recall, precision, color=class_colour(label), linewidth=1.6, clip_on=False)
+        axes.set_title(f"{name}  {100 * one.ap:.1f}", fontsize=9)
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         axes.tick_params(labelsize=8)
         axes.label_outer()
+    for axes in panels[len(classes) :]:
+        axes.set_visible(False)
     figure.supxlabel("recall", fontsize=10, color=INK)
     figure.supylabel("precision", fontsize=10, color=INK)
     return figure
 
 
-def _rows(history: Sequence[Mapping[str, Any]], split: str) -> list[Mapping[str, Any]]:
-    """The rows of a split by ascending step; of several for one step, the last written."""
-    by_step = {row["step"]: row for row in history if row.get("split") == split}
-    return [by_step[step] for step in sorted(by_step)]
+def set_title(figure: Figure, text: str) -> None:
+    figure.suptitle(text, x=0.01, ha="left", fontsize=12, color=INK)
 
 
-def _unit(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What to count along the axis: steps where less than an epoch passes (endless data)."""
-    return "epoch" if rows and rows[-1]["epoch"] >= 1 else "step"
-
-
-def _series(rows: Sequence[Mapping[str, Any]], key: str, unit: str) -> np.ndarray:
-    """(epoch or step, value) where there is a value. [N, 2]"""
-    points = [(row[unit], row[key]) for row in rows if row.get(key) is not None]
-    return np.array(points, np.float64).reshape(-1, 2)
-
-
-def _is_loss(key: str) -> bool:
-    return key == "loss" or key.startswith("loss/")
-
-
-def _loss_name(key: str) -> str:
-    return "total" if key == "loss" else key.removeprefix("loss/").replace("_", " ")
-
-
-def _smoothed(values: np.ndarray) -> np.ndarray:
-    """Mean over a centred window of a twenty-fifth of the points; at the ends, of what is there."""
-    width = 2 * (len(values) // 50) + 1
-    kernel = np.ones(width)
-    total = np.convolve(values, kernel, mode="same")
-    return total / np.convolve(np.ones(len(values)), kernel, mode="same")
-
-
-def _count_axis(axes: Axes) -> None:
-    axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=axes.get_xlim()[1] >= 4))
-
-
-def _percent(ap: float) -> str:
-    return "-" if math.isnan(ap) else f"{100 * ap:.1f}"
-
-
-def _rgb(colour: tuple[int, int, int]) -> tuple[float, ...]:
-    return tuple(channel / 255 for channel in colour)
+def _by_epoch(history: Sequence[Mapping[str, Any]], split: str, key: str) -> np.ndarray:
+    """Epochs and values of the rows that have a value, the last row of each step. [2, N]"""
+    rows = {row["step"]: (row["epoch"], row.get(key)) for row in history if row["split"] == split}
+    points = [rows[step] for step in sorted(rows) if rows[step][1] is not None]
+    return np.array(points, np.float64).reshape(-1, 2).T

@@ -1,120 +1,93 @@
-"""The pictures and the table that a run ends with.
+"""The pictures of a run and its tables for the terminal.
 
-<workdir>/report/losses.png            loss and its terms by epoch
-<workdir>/report/map.png               mAP by epoch
-<workdir>/report/ap_by_class.png       AP of each class, and their mean
-<workdir>/report/precision_recall.png  precision against recall, class by class
-<workdir>/report/detections.jpg        evaluation images with ground truth and detections
+report/losses.png            loss and its terms by epoch
+report/map.png               mAP by epoch
+report/ap_by_class.png       AP of each class, and their mean
+report/precision_recall.png  precision against recall, class by class
+report/detections.jpg        a few evaluation images with ground truth and detections
 
-A picture for which there are no numbers yet is not written.
+A picture without numbers to show is not written.
 """
 
+import functools
 import math
-import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
 from rich.markup import escape
 from rich.table import Table
 
+from yolov1_jax.data.dataset import Source
 from yolov1_jax.evaluation.average_precision import Evaluation
-from yolov1_jax.evaluation.coco import CocoEvaluation
+from yolov1_jax.evaluation.evaluator import Result
 from yolov1_jax.training.metrics import read_metrics
-from yolov1_jax.visualization import plots as figures
-from yolov1_jax.visualization.class_colours import class_colour
-from yolov1_jax.visualization.draw import DRAWN_SCORE
-from yolov1_jax.visualization.gallery import draw_gallery
-from yolov1_jax.yolo.detections import Detections, GroundTruth
+from yolov1_jax.visualization import plots
+from yolov1_jax.visualization.draw import draw_page
 
 
-def write_report(
-    workdir: str | os.PathLike[str],
-    *,
-    evaluation: Evaluation,
-    history_path: str | os.PathLike[str],
-    images: Sequence[np.ndarray],
-    detections: Sequence[Detections],
-    ground_truth: Sequence[GroundTruth],
-    class_names: Sequence[str],
-    score_threshold: float = DRAWN_SCORE,
+def report_result(
+    folder: pathlib.Path, result: Result, source: Source, history_path: pathlib.Path
 ) -> list[pathlib.Path]:
-    """Draws everything into <workdir>/report.
+    """Draws everything into <folder>/report, with twelve images spread over the source.
 
     Args:
-      workdir: the run folder.
-      evaluation: of all images.
+      folder: the run folder, or that of a single evaluation.
+      source: that the result is of.
       history_path: the metrics.jsonl of the run; may be missing.
-      images: a few of the evaluation's images, uint8 RGB [H, W, 3], of any size.
-      detections, ground_truth: of those images.
-      class_names: the name of each label.
-      score_threshold: detections below it are not drawn; the curves and numbers have them all.
 
     Returns:
       The pictures written.
     """
-    folder = pathlib.Path(workdir) / "report"
+    folder = folder / "report"
     folder.mkdir(parents=True, exist_ok=True)
     history = read_metrics(history_path)
-    colours = {name: class_colour(label) for label, name in enumerate(class_names)}
-    written = []
-    drawn = {
-        "losses.png": figures.loss_figure(history),
-        "map.png": figures.mean_ap_figure(history),
-        "ap_by_class.png": figures.ap_figure(evaluation, colours),
-        "precision_recall.png": figures.precision_recall_figure(evaluation, colours),
+    figures = {
+        "losses.png": plots.loss_figure(history),
+        "map.png": plots.mean_ap_figure(history),
+        "ap_by_class.png": plots.ap_figure(result.evaluation),
+        "precision_recall.png": plots.precision_recall_figure(result.evaluation),
     }
+    drawn = {name: figure for name, figure in figures.items() if figure is not None}
     for name, figure in drawn.items():
-        if figure is not None:
-            figure.savefig(folder / name)
-            written.append(folder / name)
-    if len(images):
-        path = folder / "detections.jpg"
-        gallery = draw_gallery(
-            images, detections, ground_truth, class_names, score_threshold=score_threshold
-        )
-        Image.fromarray(gallery).save(path, quality=80)
-        written.append(path)
-    return written
+        figure.savefig(folder / name)
+    shown = np.unique(np.linspace(0, len(source) - 1, 12).round().astype(int)).tolist()
+    page = draw_page(
+        [source[i].image for i in shown],
+        [result.detections[i] for i in shown],
+        [result.annotations[i] for i in shown],
+        result.annotations.class_names,
+    )
+    Image.fromarray(page).save(folder / "detections.jpg", quality=80)
+    return [folder / name for name in (*drawn, "detections.jpg")]
 
 
 def ap_table(evaluation: Evaluation, *, step: int | None = None) -> Table:
-    """The result by class, for a terminal. AP in percent. `step`: None for no run's."""
+    """AP of each class in percent, for a terminal. `step`: of the run; None for no run's."""
     title = evaluation.protocol + ("" if step is None else f", step {step:,}")
     table = Table(title=title, title_justify="left", show_footer=True)
     classes = evaluation.classes.values()
-    num_objects = sum(one.num_objects for one in classes)
-    num_detections = sum(one.num_detections for one in classes)
     table.add_column("class", footer="mAP", overflow="fold")
-    table.add_column("AP", footer=_percent(evaluation.mean_ap), justify="right", no_wrap=True)
-    table.add_column("objects", footer=f"{num_objects:,}", justify="right", no_wrap=True)
-    table.add_column("detections", footer=f"{num_detections:,}", justify="right", no_wrap=True)
+    add_column = functools.partial(table.add_column, justify="right", no_wrap=True)
+    add_column("AP", footer=_percent(evaluation.mean_ap))
+    add_column("objects", footer=f"{sum(one.num_objects for one in classes):,}")
+    add_column("detections", footer=f"{sum(one.num_detections for one in classes):,}")
     for name, one in evaluation.classes.items():
-        table.add_row(
-            escape(name), _percent(one.ap), f"{one.num_objects:,}", f"{one.num_detections:,}"
-        )
+        counts = f"{one.num_objects:,}", f"{one.num_detections:,}"
+        table.add_row(escape(name), _percent(one.ap), *counts)
     return table
 
 
 def protocol_table(evaluations: Mapping[str, Evaluation]) -> Table:
-    """The means by every protocol, for a terminal, in percent. They do not compare."""
+    """The mAP by every protocol, and the other APs of COCO's, in percent, for a terminal."""
     table = Table(show_edge=False)
     numbers = []
     for protocol, evaluation in evaluations.items():
-        table.add_column(protocol, justify="right", no_wrap=True)
-        numbers.append(_percent(evaluation.mean_ap))
-        if isinstance(evaluation, CocoEvaluation):
-            parts = {
-                "AP50": evaluation.ap50,
-                "AP75": evaluation.ap75,
-                "small": evaluation.ap_small,
-                "medium": evaluation.ap_medium,
-                "large": evaluation.ap_large,
-            }
-            for name, value in parts.items():
-                table.add_column(name, justify="right", no_wrap=True)
-                numbers.append(_percent(value))
+        aps = {name: value for name, value in evaluation.parts.items() if name.startswith("AP")}
+        for name, value in {protocol: evaluation.mean_ap, **aps}.items():
+            table.add_column(name.removeprefix("AP_"), justify="right", no_wrap=True)
+            numbers.append(_percent(value))
     table.add_row(*numbers)
     return table
 
