@@ -1,281 +1,272 @@
-"""Puts results side by side, or explains why two protocols disagree about the same detections.
+"""Compares runs, evaluation results and published numbers, in tables and in one picture.
 
-    python -m yolov1_jax.compare RUN_OR_FILE... [--published=all] [--output=DIR]
-        [--protocol=voc07,seed] [--step=best|latest|N]
+    python -m yolov1_jax.compare runs/r18 runs/r34 --published=article-r34 --output=comparison
 
-Each RUN_OR_FILE is a run folder, the JSON that an evaluation has written (<run>/eval/<step>.json),
-or detections of any program: a COCO results JSON, or a folder of the devkit's
-comp4_det_<set>_<class>.txt. Detections are scored against --source, --root and --splits, or
---annotations, or else the data of the run in whose folder they lie, or of the first run given.
---unknown_classes=skip and --unknown_images=skip leave out what that data does not know.
---published adds numbers that others have published, all or by name.
+Each argument is a run folder, or a JSON file that `evaluate` wrote. Detections of another program
+are scored first, then compared:
 
-Shown are mAP and AP by class under each protocol, mAP by epoch, speed, and the settings that
-differ. Results on other data never share a table, and other protocols never a column; what a
-number needs saying is in its note. --output writes compare.md, compare.csv (every number) and
-compare.png.
+    python -m yolov1_jax.evaluate --detections=found.json --annotations=instances.json \\
+        --output=other.json
+    python -m yolov1_jax.compare runs/r34 other.json
 
-    python -m yolov1_jax.compare RUN_OR_FILE --audit=voc07,seed [--output=DIR]
-
-evaluates the same detections by two protocols: what each rule in which they differ is worth, what
-becomes of each object and each detection, and why. --output writes audit.md and audit.csv, which
-has every object and detection.
+Every evaluation set has tables of its own: mAP with the protocols as columns, then AP by class for
+each protocol. The sets are told apart by the fingerprint of their annotations. A run shows the
+evaluations of one step (--step). The last table has the settings in which the runs differ. --output
+writes compare.md and compare.png.
 """
 
+import dataclasses
+import importlib.resources
+import json
 import pathlib
-from collections.abc import Sequence
+import statistics
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from absl import flags
 from rich.console import Console
+from rich.markdown import Markdown
 
 from yolov1_jax import command_line
-from yolov1_jax.comparison.audit import audit
-from yolov1_jax.comparison.audit_tables import audit_tables, write_audit_csv
-from yolov1_jax.comparison.audited import Audited, open_results_file, open_run
-from yolov1_jax.comparison.entries import PROTOCOLS, Entry, only_protocols, with_names_apart
-from yolov1_jax.comparison.evaluations import read_evaluation, read_results_summary
-from yolov1_jax.comparison.figure import comparison_figure
-from yolov1_jax.comparison.paths import data_of, kind_of
-from yolov1_jax.comparison.published import published
-from yolov1_jax.comparison.rendering import to_markdown, to_terminal
-from yolov1_jax.comparison.run_tables import all_tables
-from yolov1_jax.comparison.runs import read_run
-from yolov1_jax.comparison.tables import Table
-from yolov1_jax.comparison.values import write_csv
-from yolov1_jax.errors import UserError
-from yolov1_jax.evaluation.evaluator import score_results_file
-from yolov1_jax.evaluation.file_evaluation import DetectionsOf, open_annotations
+from yolov1_jax.config import UserError, flatten
+from yolov1_jax.evaluation.evaluator import PROTOCOLS
+from yolov1_jax.training import run_folder
+from yolov1_jax.training.metrics import read_metrics
+from yolov1_jax.visualization.comparison import comparison_figure
 
-READING = (
-    "Numbers compare within a column. Another table is other data, another column another protocol."
-)
+FLAGS = flags.FlagValues()
+_STEP = flags.DEFINE_string("step", "best", "of runs: best, latest or a number", flag_values=FLAGS)
+_PUBLISHED = flags.DEFINE_list("published", [], "published results, or all", flag_values=FLAGS)
+_OUTPUT = flags.DEFINE_string("output", None, "folder to write to", flag_values=FLAGS)
+
+# "mAP", "ap" by class, COCO's "AP50" ..., "by_epoch": (epoch, mAP); fractions, or None.
+Numbers = Mapping[str, Any]
+_PARTS = ("AP50", "AP75", "AP_small", "AP_medium", "AP_large")  # of coco, beside its mAP
 
 
-def read_entries(
-    paths: Sequence[str],
-    *,
-    published_names: Sequence[str] = (),
-    step: str | int = "best",
-    data: DetectionsOf,
-    unknown_images: str = "refuse",
-) -> list[Entry]:
-    """Everything to compare, in the order given; published numbers last.
+@dataclasses.dataclass(frozen=True)
+class EvaluationSet:
+    """The data that a number was measured on; equal if the key is."""
 
-    `data`: what detections are scored against, as far as it is asked for; see `data_of`.
-    `unknown_images`: see `score_results_file`.
+    key: str  # the fingerprint of the annotations; the title if the result names none
+    title: str = dataclasses.field(compare=False)  # "VOC2007 test, 4,952 images, ..."
+
+
+Scores = dict[tuple[EvaluationSet, str], Numbers]  # by evaluation set and protocol
+
+
+class Entry(NamedTuple):
+    """A run, a result or a published result."""
+
+    name: str
+    about: str  # one line: which step, or where the numbers are from
+    scores: Scores
+    settings: Mapping[str, Any] = {}  # of a run, by flat key
+    selected_on: EvaluationSet | None = None  # where its step had the best mAP of several
+
+
+def read_entries(paths: Sequence[str], *, step: str, published: Sequence[str]) -> list[Entry]:
+    """Reads runs and results by their paths; published ones, by name or "all", come last.
 
     Raises:
-      UserError: something cannot be read, or there is nothing.
+      UserError: there is nothing to compare, or no such file, step or published result.
     """
-    entries = []
-    kinds = {path: kind_of(path) for path in paths}
-    runs = [path for path, kind in kinds.items() if kind == "run"]
-    for path, kind in kinds.items():
-        if kind == "run":
-            entries.append(read_run(pathlib.Path(path), step))
-        elif kind == "evaluation":
-            entries.append(read_evaluation(pathlib.Path(path)))
+    entries: list[Entry] = []
+    for path in map(pathlib.Path, paths):
+        if (path / "config.json").is_file():
+            entry = _read_run(path, step)
+        elif result := _read_result(path):
+            about = "; ".join([str(path), *result.get("notes", ())])
+            entry = Entry(path.stem, about, _scores(result, [str(path)]))
         else:
-            images, source, splits, unknown_classes = open_annotations(data_of(path, runs, data))
-            _, _, summary = score_results_file(
-                path,
-                images,
-                source_name=source,
-                splits=splits,
-                unknown_classes=unknown_classes,
-                unknown_images=unknown_images,
+            raise UserError(
+                f"expected a run folder or a JSON file of evaluate, found {path}: correct the "
+                "path, or score detections with evaluate --detections=... --output=FILE.json"
             )
-            entries.append(read_results_summary(path, summary))
-    entries += published(published_names)
+        if any(entry.name == other.name for other in entries):
+            entry = entry._replace(name=str(path))
+        entries.append(entry)
+    entries += _read_published(published, {data for entry in entries for data, _ in entry.scores})
     if not entries:
-        raise UserError(
-            "expected something to compare, found nothing: give run folders, evaluation results or "
-            "detections, or --published=all"
-        )
-    return with_names_apart(entries)
+        raise UserError("expected something to compare, found nothing: give run folders")
+    return entries
 
 
-def compare(entries: Sequence[Entry], *, output: pathlib.Path | None, console: Console) -> None:
-    """Prints the tables; writes compare.md, compare.csv and compare.png."""
-    tables = all_tables(entries)
-    _print(console, tables, READING)
-    if output is None:
-        return
-    _make_folder(output)
-    written = [output / "compare.md", output / "compare.csv"]
-    figure = comparison_figure(entries)
-    if figure is not None:
-        written.append(output / "compare.png")
-        figure.savefig(written[-1])
-    picture = ["", "![mAP, curves and AP by class](compare.png)"] if figure is not None else []
-    text = to_markdown(tables, "Comparison", [READING, *picture])
-    written[0].write_text(text, encoding="utf-8")
-    write_csv(written[1], entries)
-    _say(console, f"written: {', '.join(map(str, written))}")
-
-
-def open_audited(
-    paths: Sequence[str],
-    *,
-    step: str | int,
-    data: DetectionsOf,
-    grid_size: int,
-    unknown_images: str = "refuse",
-    console: Console,
-) -> Audited:
-    """The one run or results file to audit; the arguments are those of `open_results_file`.
-
-    Raises:
-      UserError: there is not exactly one, it has no detections, or it cannot be read.
-    """
-    if len(paths) != 1:
-        raise UserError(
-            f"expected one run or file to audit, found {len(paths)}: --audit explains two "
-            "protocols on the same detections"
-        )
-    (path,) = paths
-    kind = kind_of(path)
-    if kind == "evaluation":
-        raise UserError(
-            f"expected a run or detections to audit, found an evaluation's result in {path}, which "
-            "has no detections: give its run"
-        )
-    if kind == "run":
-        return open_run(pathlib.Path(path), step=step, console=console)
-    images, _, _, unknown_classes = open_annotations(data_of(path, [], data))
-    return open_results_file(
-        path,
-        images,
-        grid_size=grid_size,
-        unknown_classes=unknown_classes,
-        unknown_images=unknown_images,
-    )
-
-
-def audit_protocols(
-    opened: Audited,
-    protocols: Sequence[str],
-    *,
-    output: pathlib.Path | None,
-    console: Console,
-) -> None:
-    """Prints an audit; writes audit.md and audit.csv."""
-    found = audit(
-        protocols,
-        opened.selection,
-        opened.objects,
-        image_ids=opened.images.image_ids,
-        class_names=opened.images.class_names,
-        grid_size=opened.grid_size,
-    )
-    for protocol, outcome in zip(found.protocols, (found.first, found.second), strict=True):
-        expected = opened.mean_ap.get(protocol, outcome.mean_ap)
-        if expected != outcome.mean_ap and expected == expected:
-            raise RuntimeError(
-                f"the audit's own {protocol} gives {outcome.mean_ap}, the evaluation {expected}"
-            )
-    _print(console, audit_tables(found, complete=False), opened.about)
-    if output is None:
-        return
-    _make_folder(output)
-    title = f"From {found.names[0]} to {found.names[1]} on the same detections"
-    text = to_markdown(audit_tables(found, complete=True), title, [opened.about])
-    (output / "audit.md").write_text(text, encoding="utf-8")
-    write_audit_csv(output / "audit.csv", found)
-    _say(console, f"written: {output / 'audit.md'}, {output / 'audit.csv'}")
-
-
-def _print(console: Console, tables: Sequence[Table], opening: str) -> None:
-    _say(console, f"{opening}\n")
-    for table in tables:
-        console.print(to_terminal(table, console.width))
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
-def _make_folder(output: pathlib.Path) -> None:
+def _read_result(path: pathlib.Path) -> dict[str, Any] | None:
+    """None if it is not the result of an evaluation."""
     try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"expected a folder at --output={output}, found: {error.strerror}; choose another"
-        ) from error
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return result if isinstance(result, dict) and {"mAP", "protocol"} <= result.keys() else None
 
 
-def _refuse_ignored(paths: Sequence[str]) -> None:
-    """Raises: UserError: a flag is given that would change nothing."""
-    annotations = (_SOURCE, _ANNOTATIONS, _ROOT, _SPLITS, _IMAGE_SIZE)
-    of_detections = (*annotations, _UNKNOWN_CLASSES, _UNKNOWN_IMAGES, _GRID_SIZE)
-    kinds = [kind_of(path) for path in paths]
-    audits = _AUDIT.value is not None
-    for where, is_used, flag_holders in (
-        ("without a run among the paths", "run" in kinds, (_STEP,)),
-        ("without detections among the paths", "detections" in kinds, of_detections),
-        ("without --audit", audits, (_GRID_SIZE,)),
-        ("with --audit", not audits, (_PUBLISHED, _PROTOCOL)),
-    ):
-        for flag in flag_holders:
-            if flag.present and not is_used:
-                raise UserError(f"--{flag.name} says nothing {where}: leave it out")
+def _read_run(workdir: pathlib.Path, step: str) -> Entry:
+    config = run_folder.read_config(workdir)
+    about = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+    history = read_metrics(run_folder.metrics_path(workdir))
+    speeds = [row["images_per_second"] for row in history if row.get("images_per_second")]
+    settings = flatten(config) | {
+        "device": about.get("device"),
+        "images/s in training": f"{statistics.median(speeds):.3g}" if speeds else None,
+        **{f"versions.{name}": version for name, version in about.get("versions", {}).items()},
+    }
+    name, splits = workdir.resolve().name, config.data.eval
+    paths = sorted((workdir / "eval").glob("*.json"), key=lambda path: (len(path.name), path))
+    files = {path: one for path in paths if (one := _read_result(path))}
+    results = {path: one for path, one in files.items() if one["step"] is not None}
+    if not results:
+        return Entry(name, "not evaluated yet", {}, settings)
+
+    # Results on other data or by another protocol have it in their names, which are longer.
+    own = {one["step"]: one for path, one in results.items() if path.stem.isdecimal()}
+    steps = sorted({one["step"] for one in results.values()})
+    mean_aps = {number: own[number]["mAP"] or 0.0 for number in steps if number in own}
+    best = max(mean_aps or steps, key=lambda number: mean_aps.get(number, number))
+    named = {"best": best, "latest": steps[-1]} | {str(number): number for number in steps}
+    if step not in named:
+        raise UserError(f"expected a --step that {workdir} has evaluated, {steps}, got {step}")
+    chosen = named[step]
+    rows = [row for row in history if row["split"] == "eval" and row.get("mAP") is not None]
+    noted = {row["step"]: row["mAP"] for row in rows}.get(chosen, -1.0)
+    # If the mAP is another one than in training, the files of the evaluation set have changed.
+    if abs(mean_aps.get(chosen, 2.0) - noted) < 1e-3:
+        result = own[chosen]
+        numbers = result.get("protocols", {}).get(result["protocol"], result)
+        numbers["by_epoch"] = [(row["epoch"], row["mAP"]) for row in rows]
+    scores: Scores = {}
+    for one in results.values():
+        if one["step"] == chosen:
+            scores = {**scores, **_scores(one, splits), **scores}  # the first of equals
+    selected_on = _set_of(own[best], splits) if step == "best" and len(own) > 1 else None
+    about = f"step {chosen:,} ({step}) of {len(steps)} evaluated"
+    return Entry(name, about, scores, settings, selected_on)
 
 
-def main(paths: list[str]) -> None:
-    console = Console()
-    output = None if _OUTPUT.value is None else pathlib.Path(_OUTPUT.value)
-    data = DetectionsOf(
-        source=_SOURCE.value,
-        annotations=_ANNOTATIONS.value,
-        root=_ROOT.value,
-        splits=_SPLITS.value,
-        image_size=_IMAGE_SIZE.value,
-        unknown_classes=_UNKNOWN_CLASSES.value,
-    )
-    _refuse_ignored(paths)
-    if _AUDIT.value is not None:
-        opened = open_audited(
-            paths,
-            step=_STEP.value,
-            data=data,
-            grid_size=_GRID_SIZE.value,
-            unknown_images=_UNKNOWN_IMAGES.value,
-            console=console,
-        )
-        audit_protocols(opened, _AUDIT.value, output=output, console=console)
+def _scores(result: Mapping[str, Any], splits: Sequence[str]) -> Scores:
+    data, protocols = _set_of(result, splits), result.get("protocols", {result["protocol"]: result})
+    renamed = {"seed": "reference"}  # its name in older versions
+    return {(data, renamed.get(name, name)): one for name, one in protocols.items()}
+
+
+def _set_of(result: Mapping[str, Any], splits: Sequence[str]) -> EvaluationSet:
+    """`splits`: for results of older versions, which do not name theirs."""
+    about = result.get("evaluation_set", result)
+    names = []
+    for split in about.get("splits") or splits:
+        data, _, part = split.replace("voc/", "VOC").partition(":")
+        part = {"train+validation": "trainval", "validation": "val"}.get(part, part)
+        names.append(f"{'synthetic ' * (about.get('source') == 'synthetic')}{data} {part}".strip())
+    counts = {"images": "num_images", "objects": "num_objects", "difficult": "num_difficult"}
+    parts = [f"{about[key]:,} {noun}" for noun, key in counts.items() if key in about]
+    title = ", ".join([" + ".join(names), *parts])
+    return EvaluationSet(about.get("fingerprint") or title, title)
+
+
+def _read_published(names: Sequence[str], measured: set[EvaluationSet]) -> list[Entry]:
+    """`measured`: evaluation sets, which published ones join by title: they have no fingerprint."""
+    file = importlib.resources.files("yolov1_jax") / "published.toml"
+    content = tomllib.loads(file.read_text(encoding="utf-8"))
+    known = {row["name"]: row for row in content["entry"]}
+    own = _set_of(content["data"], ())
+    same = [data for data in measured if data.title == own.title]
+    data = same[0] if len(same) == 1 else own
+    entries = []
+    for name in known if "all" in names else names:
+        if name not in known:
+            raise UserError(f"expected --published=all or some of {[*known]}, got {name}")
+        row = known[name]
+        selected_on = data if row.get("selected_on_test") else None
+        entries.append(Entry(name, row["about"], {(data, row["protocol"]): row}, {}, selected_on))
+    return entries
+
+
+def page_of(entries: Sequence[Entry]) -> str:
+    """All tables as Markdown."""
+    parts = [_table(["name", "what"], [[entry.name, entry.about] for entry in entries], ":---")]
+    for data in dict.fromkeys(data for entry in entries for data, _ in entry.scores):
+        scores = _by_protocol(entries, data)
+        here = [entry for entry in entries if any(entry.name in one for one in scores.values())]
+        columns = {"": [entry.name + " †" * (entry.selected_on == data) for entry in here]}
+        for protocol, by_name in scores.items():
+            found = [by_name.get(entry.name, {}) for entry in here]
+            for key in ("mAP", *_PARTS):
+                if any(key in one for one in found):
+                    name = protocol if key == "mAP" else key.removeprefix("AP_")
+                    columns[name] = _percents([one.get(key) for one in found])
+        known = f", fingerprint {data.key[:8]}" if data.key != data.title else ""
+        parts.append(f"## mAP (%) on {data.title}{known}")
+        parts.append(_table([*columns], [*zip(*columns.values(), strict=True)]))
+        if any(entry.selected_on == data for entry in entries):
+            parts.append("† The step was selected by its mAP on this very data.")
+        for protocol, by_name in scores.items():
+            aps = {name: score["ap"] for name, score in by_name.items() if score.get("ap")}
+            labels = dict.fromkeys(label for ap in aps.values() for label in ap)
+            rows = [[one, *_percents([ap.get(one) for ap in aps.values()])] for one in labels]
+            if rows:
+                parts += [f"### AP by class (%), {protocol}", _table(["", *aps], rows)]
+    runs = [entry for entry in entries if entry.settings]
+    if len(runs) > 1:
+        keys = dict.fromkeys(key for run in runs for key in run.settings)
+        rows = [[key, *(str(run.settings.get(key, "-")) for run in runs)] for key in keys]
+        rows = [row for row in rows if len(set(row[1:])) > 1]
+        parts.append(f"## Settings that differ ({len(keys) - len(rows)} are equal)")
+        parts += [_table(["", *(run.name for run in runs)], rows, ":---")] if rows else []
+    return "\n\n".join(parts)
+
+
+def _by_protocol(entries: Sequence[Entry], data: EvaluationSet) -> dict[str, dict[str, Numbers]]:
+    """The scores on an evaluation set by protocol (ours first, in their usual order) and name."""
+    found: dict[str, dict[str, Numbers]] = {}
+    for entry in entries:
+        for (other, protocol), numbers in entry.scores.items():
+            if other == data:
+                found.setdefault(protocol, {})[entry.name] = numbers
+    return {protocol: found[protocol] for protocol in sorted(found, key=(*PROTOCOLS, *found).index)}
+
+
+def _percents(values: Sequence[float | None]) -> list[str]:
+    """The best of several is bold."""
+    # The tiny amount rounds 66.85, which is a little less in binary, as a reader would.
+    texts = ["-" if value is None else f"{100 * value + 1e-9:.1f}" for value in values]
+    best = max((value for value in values if value is not None), default=None)
+    pairs = zip(texts, values, strict=True)
+    return [f"**{text}**" if value == best and len(values) > 1 else text for text, value in pairs]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str = "---:") -> str:
+    """`align`: all columns but the first."""
+    lines = [head, [":---", *[align] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def run(arguments: list[str]) -> None:
+    """Prints and writes the comparison of `arguments`, see `read_entries`."""
+    entries = read_entries(arguments, step=_STEP.value, published=_PUBLISHED.value)
+    page = page_of(entries)
+    Console().print(Markdown(page))
+    if _OUTPUT.value is None:
         return
-    entries = read_entries(
-        paths,
-        published_names=_PUBLISHED.value or (),
-        step=_STEP.value,
-        data=data,
-        unknown_images=_UNKNOWN_IMAGES.value,
-    )
-    if _PROTOCOL.value:
-        entries = only_protocols(entries, _PROTOCOL.value)
-    compare(entries, output=output, console=console)
+    output = pathlib.Path(_OUTPUT.value)
+    output.mkdir(parents=True, exist_ok=True)
+    # The picture is of the evaluation set and the protocol that most entries share.
+    places = [place for entry in entries for place, one in entry.scores.items() if one.get("ap")]
+    if places:
+        data = max(places, key=places.count)[0]
+        scores = _by_protocol(entries, data)
+        protocol = max(scores, key=lambda name: sum("ap" in one for one in scores[name].values()))
+        figure = comparison_figure(data.title, [one.name for one in entries], scores, protocol)
+        figure.savefig(output / "compare.png")
+        page = f"![mAP by epoch, and AP by class](compare.png)\n\n{page}"
+    (output / "compare.md").write_text(f"# Comparison\n\n{page}\n", encoding="utf-8")
+    print(f"written to {output}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return command_line.run(run, FLAGS, argv, usage=__doc__, takes_arguments=True)
 
 
 if __name__ == "__main__":
-    _PUBLISHED = flags.DEFINE_list("published", None, "published results: all, or names")
-    _PROTOCOL = flags.DEFINE_list("protocol", None, f"only these of {', '.join(PROTOCOLS)}")
-    _STEP = flags.DEFINE_string("step", "best", "of runs: best, latest or a step number")
-    _OUTPUT = flags.DEFINE_string("output", None, "folder to write to")
-    _AUDIT = flags.DEFINE_list("audit", None, "two protocols, such as voc07,seed")
-    _SOURCE = flags.DEFINE_enum(
-        "source", None, ("folder", "tfds", "synthetic"), "annotations that detections are of"
-    )
-    _ANNOTATIONS = flags.DEFINE_string("annotations", None, "or else a COCO annotations JSON")
-    _ROOT = flags.DEFINE_string("root", None, "config.data.root of --splits")
-    _SPLITS = flags.DEFINE_list("splits", None, "of --source, or instead of the run's")
-    _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "of --source=synthetic, pixels")
-    _UNKNOWN_CLASSES = flags.DEFINE_enum(
-        "unknown_classes", None, ("refuse", "skip"), "objects and detections of other classes"
-    )
-    _UNKNOWN_IMAGES = flags.DEFINE_enum(
-        "unknown_images", "refuse", ("refuse", "skip"), "detections of images without annotations"
-    )
-    _GRID_SIZE = flags.DEFINE_integer(
-        "grid_size", 7, "of the seed protocol's ground truth, to audit detections", lower_bound=1
-    )
-    command_line.run(main)
+    sys.exit(main())
