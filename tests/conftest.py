@@ -1,5 +1,6 @@
 """A strict test run: four fake CPU devices, no silent rank promotion, warnings are errors."""
 
+import json
 import os
 import pathlib
 import signal
@@ -9,19 +10,12 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
 import end_to_end
+import filelock
 import pytest
-from absl import flags
 
-# What a shell puts in the background has Ctrl-C ignored, and so has all that it starts.
+# A shell lets the programs in its background ignore Ctrl-C, and so all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _parsed_flags():
-    # grain's worker processes read absl flags, which `app.run` would have parsed.
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
 
 
 @pytest.fixture(scope="session")
@@ -34,15 +28,19 @@ def shared_dir() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> end_to_end.Program:
-    """The real program, with a compilation cache of this session."""
-    return end_to_end.Program(tmp_path_factory.mktemp("compiled"))
+def reference(tmp_path_factory, worker_id) -> tuple[pathlib.Path, end_to_end.Ended]:
+    """The run folder of a run that nothing has interrupted, not to be changed, and how it ended."""
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        folder = folder.parent  # which the workers of pytest share
+    workdir, record = folder / "reference", folder / "reference.json"
+    with filelock.FileLock(f"{record}.lock"):
+        if not record.exists():
+            record.write_text(json.dumps(end_to_end.Program(folder / "compiled").train(workdir)))
+    return workdir, end_to_end.Ended(*json.loads(record.read_text()))
 
 
 @pytest.fixture(scope="session")
-def reference(
-    program: end_to_end.Program, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[pathlib.Path, end_to_end.Ended]:
-    """The run folder of a run that nothing has interrupted, not to be changed, and how it ended."""
-    workdir = tmp_path_factory.mktemp("reference") / "run"
-    return workdir, program.train(workdir)
+def program(reference) -> end_to_end.Program:
+    """The real program. The reference run has compiled most of what its starts need."""
+    return end_to_end.Program(reference[0].with_name("compiled"))

@@ -1,25 +1,20 @@
-"""The VOC rule object by object, and images on which it matters. Frame: inclusive pixels."""
+"""The VOC rule object by object, and images on which its details matter. Inclusive pixels."""
 
 import math
 
 import numpy as np
 
-from yolov1_jax.yolo.detections import Detections, GroundTruth
+from yolov1_jax.data.dataset import GroundTruth
+from yolov1_jax.yolo.detections import Detections
 
-
-def slow_evaluation(detections, ground_truth, label, protocol):
-    """AP, recall and precision of a class, object by object."""
-    queue = [
-        (float(score), image, box)
-        for image, one in enumerate(detections)
-        for box, score, c in zip(*one, strict=True)
-        if c == label
-    ]
-    return slow_class(queue, ground_truth, label, protocol)
+CLASSES = ("a", "b", "lost", "without objects", "difficult only", "never there")
 
 
 def slow_class(queue, ground_truth, label, protocol):
-    """Likewise; `queue` has (score, image, box) in the order that decides between equal scores."""
+    """AP, recall and precision of a class.
+
+    `queue` has its detections as (score, image, box); its order decides between equal scores.
+    """
     objects = [
         [
             {"box": box, "difficult": difficult, "taken": False}
@@ -29,10 +24,9 @@ def slow_class(queue, ground_truth, label, protocol):
         for truth in ground_truth
     ]
     num_objects = sum(not one["difficult"] for image in objects for one in image)
-    queue = sorted(queue, key=lambda row: -row[0])  # stable
     true_positives = false_positives = 0
     recall, precision = [], []
-    for _, image, (x1, y1, x2, y2) in queue:
+    for _, image, (x1, y1, x2, y2) in sorted(queue, key=lambda row: -row[0]):  # stable
         best, best_overlap = None, -math.inf
         for one in objects[image]:
             u1, v1, u2, v2 = one["box"]
@@ -71,27 +65,31 @@ def slow_class(queue, ground_truth, label, protocol):
     return ap, recall, precision
 
 
-def random_images(rng, num_images, num_classes, fraction):
-    """Small boxes that often coincide, overlap by exactly 0.5, or tie in score."""
+def random_images(rng, num_images, fraction):
+    """Small boxes that often coincide, overlap by exactly 0.5, or tie in score, of CLASSES.
+
+    Corners are multiples of 1 / fraction pixels. Some detections are single pixels, inverted or
+    outside the image.
+    """
     detections, ground_truth = [], []
     for _ in range(num_images):
         num_objects, num_found = rng.integers(0, 6), rng.integers(0, 12)
         corner = rng.integers(1, 8 * fraction, (num_objects, 2)) / fraction
         size = rng.choice([1, 3, 5, 7], (num_objects, 2))  # 2, 4, 6, 8 pixels
         boxes = np.concatenate([corner, corner + size], axis=-1)
-        labels = rng.integers(0, num_classes, num_objects)
-        ground_truth.append(GroundTruth(boxes, labels, rng.random(num_objects) < 0.25))
-        if num_objects == 0:
-            source = np.tile([3.0, 3, 8, 8], (num_found, 1))
-            found_labels = rng.integers(0, num_classes, num_found)
-        else:
-            pick = rng.integers(0, num_objects, num_found)
-            source, found_labels = boxes[pick], labels[pick]
-        shift = rng.integers(-fraction, fraction + 1, (num_found, 4)) / fraction
-        halved = source.copy()
-        halved[:, 3] = (source[:, 1] + source[:, 3] - 1) / 2  # the upper half of the pixels
-        kind = rng.integers(0, 3, num_found)[:, None]
-        boxes = np.select([kind == 0, kind == 1], [source, halved], source + shift)
-        scores = rng.integers(1, 5, num_found) / 4
-        detections.append(Detections(boxes, scores, found_labels))
+        labels = rng.choice(5, num_objects, p=[0.35, 0.35, 0.1, 0, 0.2])
+        difficult = (rng.random(num_objects) < 0.25) | (labels == 4)
+        ground_truth.append(GroundTruth(boxes, labels, difficult))
+        pool = np.concatenate([boxes, [[3.0, 3, 8, 8]]])
+        pick = rng.integers(0, len(pool), num_found)
+        found_labels = np.append(labels, 3)[pick]
+        found_labels[found_labels == 2] = 0
+        near = pool[pick]
+        halved = near.copy()
+        halved[:, 3] = (near[:, 1] + near[:, 3] - 1) / 2  # the upper half of the pixels
+        shifted = near + rng.integers(-fraction, fraction + 1, (num_found, 4)) / fraction
+        kind = rng.choice(6, (num_found, 1), p=[0.3, 0.3, 0.3, 0.04, 0.03, 0.03])
+        odd = near[:, [0, 1, 0, 1]], near[:, [2, 1, 0, 3]], near - 20
+        boxes = np.choose(kind, [near, halved, shifted, *odd])
+        detections.append(Detections(boxes, rng.integers(1, 5, num_found) / 4, found_labels))
     return detections, ground_truth

@@ -1,298 +1,218 @@
-"""The program: what it takes, what it says, what it writes, and how it refuses."""
+"""compare: which numbers share a table and a column, what is said of them, and the picture."""
 
-import concurrent.futures
-import dataclasses
-import io
+import importlib.resources
 import json
-import os
-import pathlib
-import re
-import subprocess
-import sys
+import tomllib
 
 import numpy as np
 import pytest
-from comparison_runs import make_run, result
-from rich.console import Console
 from tiny_run import save_run
 
 from yolov1_jax import compare, evaluate
-from yolov1_jax.comparison.audited import open_results_file, open_run
-from yolov1_jax.comparison.published import published
-from yolov1_jax.comparison.rules import Rules
-from yolov1_jax.errors import UserError
-from yolov1_jax.evaluation.file_evaluation import DetectionsOf, open_annotations
+from yolov1_jax.visualization.comparison import comparison_figure
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-NOTHING = DetectionsOf()
+VOC = {"source": "folder", "splits": ["VOC2007:test"], "num_images": 4952}
+VOC |= {"num_objects": 12032, "num_difficult": 2944}
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run with one evaluation, whose network knows nothing."""
-    workdir = save_run(tmp_path_factory.mktemp("run") / "tiny", {10: 0.5})
-    evaluate.evaluate_run(workdir, results_format="both")
-    return workdir
+def scored(value):
+    return {"mAP": value, "ap": {"cat": value, "dog": value + 0.1, "sofa": None}}
 
 
-@pytest.fixture(scope="module")
-def detections(run):
-    return run / "eval" / "10" / "detections.json"
+def result(step, value, *, data=None, **protocols):
+    """The JSON of an evaluation by voc07 and further protocols; `data`: changes of VOC."""
+    protocols = {name: scored(one) for name, one in {"voc07": value, **protocols}.items()}
+    about = {**VOC, "fingerprint": "f" * 64, **(data or {})}
+    headline = {"step": step, "protocol": "voc07", **scored(value)}
+    return {**headline, "protocols": protocols, "evaluation_set": about}
 
 
-@pytest.fixture(scope="module")
-def opened(run):
-    return open_run(run, step="best", console=Console(quiet=True))
+def write(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return str(path)
 
 
-def said(function, *args, width=80, **kwargs):
-    console = Console(file=io.StringIO(), width=width)
-    function(*args, console=console, **kwargs)
-    return console.file.getvalue()
+def make_run(folder, *results, seed=0, **files):
+    """A run folder by hand: its own results, and those in `files` under other names."""
+    config = {"seed": seed, "data": {"eval": ["VOC2007:test"]}}
+    write(folder / "config.json", {"config": config, "versions": {"jax": "0.10"}, "device": "cpu"})
+    rows = [{"split": "train", "step": 1, "epoch": 0.1, "images_per_second": 20.0}]
+    for one in results:
+        write(folder / "eval" / f"{one['step']}.json", one)
+        row = {"split": "eval", "step": one["step"], "epoch": one["step"] / 10, "mAP": one["mAP"]}
+        rows.append({**row, "protocol": one["protocol"]})
+    for name, one in files.items():
+        write(folder / "eval" / f"{one['step']}-{name}.json", one)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder)
 
 
-# --------------------------------------------------------------------------- what is compared
+@pytest.fixture
+def tables(tmp_path, capsys):
+    """Runs the command -> {title: {row: {column: cell}}}, as compare.md has them."""
+
+    def run(*arguments):
+        assert compare.main([*arguments, f"--output={tmp_path / 'out'}"]) == 0, capsys.readouterr()
+        found, title, heading = {}, "", None
+        for line in (tmp_path / "out" / "compare.md").read_text().splitlines():
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if line.startswith("#"):
+                title, heading = line.lstrip("# "), None
+            elif line.startswith("|") and heading is None:
+                heading = cells
+            elif line.startswith("|") and not line.startswith("| :---"):
+                table = found.setdefault(title, {})
+                table[cells[0]] = dict(zip(heading[1:], cells[1:], strict=True))
+        return found
+
+    return run
 
 
-def test_kinds(run, detections, tmp_path):
-    assert compare.kind_of(str(run)) == "run"
-    assert compare.kind_of(str(run / "eval" / "10.json")) == "evaluation"
-    assert compare.kind_of(str(detections)) == "detections"
-    devkit = next((run / "eval" / "10").rglob("*_det_*.txt"))
-    assert compare.kind_of(str(devkit.parent)) == "detections"
-    beginning = devkit.name.rsplit("_", 1)[0]
-    assert compare.kind_of(str(devkit.parent / beginning)) == "detections"
-    with pytest.raises(UserError, match=r"found neither a config\.json nor files such as comp4"):
-        compare.kind_of(str(tmp_path))
-    with pytest.raises(UserError, match="at nowhere, found nothing"):
-        compare.kind_of("nowhere")
+def mean_aps(found):
+    return {title: table for title, table in found.items() if title.startswith("mAP")}
 
 
-@pytest.mark.parametrize("name", ["a" * 300, f"{'a' * 300}/b", "a**b", "**", "[", "a\0b"])
-def test_a_path_that_cannot_be_one_is_nothing(tmp_path, name):
-    with pytest.raises(UserError, match="found nothing: check the path"):
-        compare.kind_of(str(tmp_path / name))
+def test_runs_results_and_published_numbers_on_the_same_data_share_a_table(tables, tmp_path):
+    first = make_run(tmp_path / "first", result(10, 0.5, seed=0.45, coco=0.2))
+    second = make_run(tmp_path / "second", result(10, 0.6, seed=0.55))
+    other = result(None, 0.7, data={"source": "coco", "splits": ["instances.json"]})
+    other = write(tmp_path / "other.json", other)
+    found = tables(first, second, other, "--published=article-r34,yolo,zjykzj-s7")
+    ((title, table),) = mean_aps(found).items()
+    assert "VOC2007 test" in title
+    assert "4,952" in title
+    # "seed" is the old name of "reference". Another protocol is another column.
+    assert list(table["first"]) == ["voc07", "coco", "reference", "zjykzj's own"]
+    assert list(table["first"].values()) == ["50.0", "**20.0**", "45.0", "-"]
+    assert table["second"]["reference"] == "55.0"
+    assert table["other"]["voc07"] == "**70.0**"
+    assert table["yolo"] == {"voc07": "63.4", "coco": "-", "reference": "-", "zjykzj's own": "-"}
+    assert table["article-r34 †"]["reference"] == "**57.3**"
+    assert table["zjykzj-s7"]["zjykzj's own"] == "**66.9**"
+    by_class = found["AP by class (%), reference"]
+    assert by_class["cat"] == {"first": "45.0", "second": "55.0", "article-r34": "**76.2**"}
+    assert by_class["sofa"] == {"first": "-", "second": "-", "article-r34": "**49.4**"}
 
 
-def test_a_run_its_result_and_its_detections_agree(run, detections):
-    paths = [str(run), str(run / "eval" / "10.json"), str(detections)]
-    one, two, three = compare.read_entries(paths, data=NOTHING)
-    assert [entry.kind for entry in (one, two, three)] == ["run", "evaluation", "detections"]
-    numbers = [
-        {score.protocol: score.mean_ap for score in entry.scores} for entry in (one, two, three)
+def test_other_data_is_another_table(tables, tmp_path):
+    folders = [
+        make_run(tmp_path / "a", result(10, 0.5)),
+        make_run(tmp_path / "b", result(10, 0.6, data={"fingerprint": "e" * 64})),
+        make_run(tmp_path / "c", result(10, 0.7), val=result(10, 0.2, data={"fingerprint": "d"})),
     ]
-    assert numbers[0] == numbers[1]
-    assert numbers[2] == pytest.approx(
-        {name: value for name, value in numbers[0].items() if name != "seed"}, abs=1e-3
-    )
-    assert len({score.data.fingerprint for e in (one, two, three) for score in e.scores}) == 1
+    found = compare.read_entries(folders, step="best", published=[])
+    sets = [{data.key[0]: score["mAP"] for (data, _), score in one.scores.items()} for one in found]
+    assert sets == [{"f": 0.5}, {"e": 0.6}, {"f": 0.7, "d": 0.2}]
+    # Titles are equal; published numbers know no fingerprint and must not be taken for either.
+    by_title = tables(*folders, "--published=yolo")
+    assert all("yolo" not in table or len(table) == 1 for table in mean_aps(by_title).values())
 
 
-def test_detections_are_scored_against_what_is_asked_for_their_run_or_the_first(run, tmp_path):
-    asked = DetectionsOf(source="folder", splits=["x:all"], root="r")
-    assert compare.data_of("a.json", ["runs/a"], asked) is asked
-    inside = str(run / "eval" / "10" / "x.json")
-    assert compare.data_of(inside, ["runs/a"], NOTHING).workdir == run
-    outside = compare.data_of(str(tmp_path / "x.json"), ["runs/a", "b"], DetectionsOf(splits=["s"]))
-    assert (outside.workdir, outside.splits) == (pathlib.Path("runs/a"), ["s"])
-    with pytest.raises(UserError, match="expected --image_size with --source=synthetic only"):
-        compare.data_of(inside, [], DetectionsOf(image_size=64))
-    with pytest.raises(UserError, match="give --source, --root and --splits, or --annotations"):
-        compare.data_of(str(tmp_path / "x.json"), [], NOTHING)
-
-
-def test_unknown_images_and_classes_are_refused_or_skipped(run, detections, tmp_path):
-    rows = json.loads(detections.read_text())
-    path = tmp_path / "more.json"
-    odd = [{**rows[0], "image_id": "nowhere"}, {**rows[0], "category_id": "zebra"}]
-    path.write_text(json.dumps([*rows, *odd]))
-    data = DetectionsOf(unknown_classes="skip")
-    given = [str(run), str(path)]
-    audited = compare.data_of(str(path), given, data)
-    images, *_ = open_annotations(audited)
-    with pytest.raises(UserError, match="expected an image of the annotations"):
-        compare.read_entries(given, data=data)
-    _, entry = compare.read_entries(given, data=data, unknown_images="skip")
-    assert any("nowhere" in note for note in entry.scores[0].notes)
-    opened = open_results_file(
-        str(path), images, grid_size=2, unknown_classes="skip", unknown_images="skip"
-    )
-    assert len(opened.selection.select(Rules(area="voc07")).row) == len(rows)
-    with pytest.raises(UserError, match="expected a class"):
-        compare.read_entries(given, data=NOTHING, unknown_images="skip")
-
-
-def test_published_numbers_come_last_and_may_come_alone(tmp_path):
-    folder = make_run(tmp_path / "a", [result(10, 0.5)])
-    entries = compare.read_entries([str(folder)], published_names=["yolo"], data=NOTHING)
-    assert [entry.name for entry in entries] == ["a", "yolo"]
-    assert len(compare.read_entries([], published_names=["all"], data=NOTHING)) > 5
-    with pytest.raises(UserError, match=r"found nothing: give run folders, .* or --published=all"):
-        compare.read_entries([], data=NOTHING)
-
-
-def test_the_step_is_that_of_the_runs(tmp_path):
-    folder = make_run(tmp_path / "a", [result(10, 0.5), result(20, 0.4)])
-    (entry,) = compare.read_entries([str(folder)], step="latest", data=NOTHING)
-    assert entry.step == 20
-
-
-# ------------------------------------------------------------------------------- what it says
-
-
-def test_a_comparison_is_printed_and_written(tmp_path):
-    runs = [
-        make_run(tmp_path / name, [result(10, value, fingerprint="f")], history=[(5, 9.0)])
-        for name, value in (("first", 0.5), ("second", 0.6))
-    ]
-    entries = compare.read_entries(
-        [str(folder) for folder in runs], published_names=["article-r34"], data=NOTHING
-    )
-    output = tmp_path / "out" / "there"
-    text = said(compare.compare, entries, output=output)
-    assert text.startswith("Numbers compare within a column.")
-    assert re.search(r"^A   first +50\.0$", text, re.MULTILINE)
-    assert "AP by class (%) on VOC2007 test (4,952 images, 12,032 objects, 2,944 difficult)" in text
-    assert max(map(len, text.splitlines()[:-1])) <= 95  # one sentence is not folded
-    written = sorted(path.name for path in output.iterdir())
-    assert written == ["compare.csv", "compare.md", "compare.png"]
-    markdown = (output / "compare.md").read_text()
-    assert "![mAP, curves and AP by class](compare.png)" in markdown
-    assert "| B | second | **60.0** |" in markdown
-    assert text.splitlines()[-1] == (
-        f"written: {output}/compare.md, {output}/compare.csv, {output}/compare.png"
-    )
-
-
-def test_without_numbers_there_is_no_picture(tmp_path):
-    entries = compare.read_entries([str(make_run(tmp_path / "a"))], data=NOTHING)
-    said(compare.compare, entries, output=tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "compare.csv",
-        "compare.md",
-    ]
-
-
-def test_nothing_is_written_unless_asked_for(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    said(compare.compare, published(["yolo"]), output=None)
-    assert not list(tmp_path.iterdir())
-
-
-# ---------------------------------------------------------------------------------- the audit
-
-
-@pytest.mark.parametrize("protocols", [("voc07", "seed"), ("seed", "voc10")])
-def test_the_audit_of_a_run_starts_and_ends_at_its_evaluations(run, opened, tmp_path, protocols):
-    assert opened.about.startswith(f"{run}: step 10, the best")
-    numbers = json.loads((run / "eval" / "10.json").read_text())["protocols"]
-    assert opened.mean_ap == {name: numbers[name]["mAP"] for name in ("voc07", "voc10", "seed")}
-    text = said(compare.audit_protocols, opened, protocols, output=tmp_path)
-    assert f"From {protocols[0]} to {protocols[1]}, one rule after the other" in text
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["audit.csv", "audit.md"]
-    assert "AP by class" in (tmp_path / "audit.md").read_text()
-    lines = (tmp_path / "audit.csv").read_text().splitlines()
-    num_objects = len(opened.objects.image)
-    assert sum(line.startswith("object,") for line in lines) == num_objects > 0
-
-
-def test_an_audit_that_does_not_reach_the_evaluation_is_a_fault_of_the_program(opened):
-    wrong = opened._replace(mean_ap=opened.mean_ap | {"seed": 0.123})
-    with pytest.raises(RuntimeError, match=r"own seed gives .*, the evaluation 0\.123"):
-        said(compare.audit_protocols, wrong, ("voc07", "seed"), output=None)
-
-
-def test_the_audit_of_detections(run, detections):
-    images, *_ = open_annotations(compare.data_of(str(detections), [], NOTHING))
-    opened = open_results_file(str(detections), images, grid_size=2)
-    text = said(compare.audit_protocols, opened, ("voc07", "seed"), output=None)
-    assert "From voc07 to seed (in part), one rule after the other" in text
-    num_detections = json.loads((run / "eval" / "10.json").read_text())["num_detections"]
-    assert re.search(rf"Detections: [\d,]+ of {num_detections:,} change", text)
-    broken = detections.parent / "broken.json"
-    broken.write_text("[1]")
-    try:
-        with pytest.raises(UserError, match=r"broken\.json"):
-            open_results_file(str(broken), images, grid_size=2)
-    finally:
-        broken.unlink()
-
-
-def test_an_audit_needs_the_sizes_of_the_images(detections):
-    images, *_ = open_annotations(compare.data_of(str(detections), [], NOTHING))
-    sizes = np.array(images.sizes)
-    sizes[1, 0] = 0
-    images = dataclasses.replace(images, sizes=sizes)
-    with pytest.raises(UserError, match=f"width and height .* found none of {images.image_ids[1]}"):
-        open_results_file(str(detections), images, grid_size=2)
+def test_results_of_older_versions_name_no_data(tables, tmp_path):
+    old = {"step": 10, "protocol": "seed", **scored(0.4), "num_images": 4, "num_objects": 7}
+    found = tables(make_run(tmp_path / "old", old), make_run(tmp_path / "new", result(10, 0.5)))
+    first, second = mean_aps(found).values()
+    assert first == {"old": {"reference": "40.0"}}
+    assert second == {"new": {"voc07": "50.0"}}
 
 
 @pytest.mark.parametrize(
-    ("names", "message"),
+    ("step", "value", "about"),
+    # Of equal steps the first is the best.
+    [("best", "60.0", "step 20"), ("latest", "40.0", "step 40"), ("10", "50.0", "step 10")],
+)
+def test_the_step(tables, tmp_path, step, value, about):
+    results = [result(10, 0.5), result(20, 0.6), result(30, 0.6), result(40, 0.4)]
+    test = result(20, 0.3, data={"fingerprint": "t", "splits": ["VOC2012:test"]})
+    folder = make_run(tmp_path / "run", *results, test=test)
+    found = tables(folder, f"--step={step}")
+    own, *others = mean_aps(found).values()
+    # A step that was selected on this data is marked, on this data only.
+    (name,) = own
+    assert name == ("run †" if step == "best" else "run")
+    assert own[name]["voc07"] == value
+    assert found["Comparison"]["run"]["what"].startswith(about)
+    assert others == ([{"run": {"voc07": "30.0"}}] if step == "best" else [])
+
+
+def test_settings_that_differ(tables, tmp_path):
+    folders = [make_run(tmp_path / seed / "run", result(10, 0.5), seed=seed) for seed in "34"]
+    *_, (title, table) = tables(*folders).items()
+    assert title.startswith("Settings")
+    assert table == {"seed": {"run": "3", folders[1]: "4"}}  # equal names become paths
+
+
+def test_a_run_without_evaluation_takes_one_line_and_damaged_files_are_left_out(tables, tmp_path):
+    empty, good = make_run(tmp_path / "empty"), make_run(tmp_path / "good", result(10, 0.5))
+    (tmp_path / "good" / "eval" / "20.json").write_text("{")
+    (tmp_path / "good" / "eval" / "notes.json").write_text("[]")
+    with (tmp_path / "good" / "metrics.jsonl").open("a") as file:
+        file.write('{"split": "eval", "st')
+    found = tables(empty, good)
+    assert "not evaluated" in found["Comparison"]["empty"]["what"]
+    assert list(mean_aps(found).values()) == [{"good": {"voc07": "50.0"}}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
     [
-        ([], "found 0: --audit explains two protocols"),
-        (["", ""], "found 2: --audit"),
-        (["eval/10.json"], "which has no detections: give its run"),
-        (["eval/11.json"], "found nothing: check the path"),
+        ([], "nothing"),
+        (["nowhere"], "nowhere"),
+        (["detections.json"], "--detections"),
+        (["run", "--step=15"], "[10]"),
+        (["--published=yolo9000"], "yolo-vgg16"),
     ],
 )
-def test_one_run_or_file_is_audited(run, names, message):
-    with pytest.raises(UserError, match=message):
-        compare.open_audited(
-            [str(run / name) for name in names],
-            step="best",
-            data=NOTHING,
-            grid_size=2,
-            console=Console(quiet=True),
-        )
+def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, word):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "run", result(10, 0.5))
+    write(tmp_path / "detections.json", [{"image_id": 1}])
+    assert compare.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert word in captured.err
+    assert captured.err.count("\n") == 1
 
 
-# --------------------------------------------------------------------------- the command line
+def test_published_means_are_those_of_their_classes():
+    file = importlib.resources.files("yolov1_jax") / "published.toml"
+    for row in tomllib.loads(file.read_text())["entry"]:
+        if "ap" in row:
+            assert len(row["ap"]) == 20
+            assert np.mean(list(row["ap"].values())) == pytest.approx(row["mAP"], abs=1e-4)
+            assert max(value for _, value in row["by_epoch"]) == pytest.approx(row["mAP"], abs=1e-3)
 
 
-def test_the_command_line(run, detections, tmp_path):
-    """Each in a process of its own: flags are parsed once in a process."""
-    output = tmp_path / "out"
-    cases = {
-        "help": (["--help"], 0, "--audit: two protocols", ""),
-        "nothing": ([], 2, "", "error: expected something to compare, found nothing"),
-        "written": (
-            [str(run), "--published=all", "--protocol=seed", f"--output={output}"],
-            0,
-            f"written: {output}/compare.md",
-            "",
-        ),
-        "ignored splits": ([str(run), "--splits=a:b"], 2, "", "error: --splits says nothing"),
-        "ignored step": ([str(detections), "--step=10"], 2, "", "error: --step says nothing"),
-        "ignored grid": ([str(detections), "--grid_size=7"], 2, "", "without --audit: leave"),
-        "ignored published": (
-            [str(detections), "--audit=voc07,voc10", "--published=all"],
-            2,
-            "",
-            "error: --published says nothing with --audit",
-        ),
-        "skip": ([str(detections), "--unknown_classes=skip"], 0, "Numbers compare", ""),
-        "audit": ([str(detections), "--audit=voc07,voc10"], 0, "one rule after the other", ""),
+def test_the_picture_has_a_panel_for_each_protocol_and_a_marker_for_each_value():
+    scores = {
+        "voc07": {"a": {**scored(0.5), "by_epoch": [(1, 0.1), (2, 0.5)]}, "b": scored(0.25)},
+        "reference": {"c": {"mAP": 0.4, "by_epoch": [(5, 0.4)]}},
     }
+    figure = comparison_figure("data", ["a", "b", "c", "absent"], scores, "voc07")
+    first, second, classes = figure.axes
+    assert [line.get_xydata().tolist() for line in first.lines] == [[[1, 10], [2, 50]]]
+    assert [line.get_xydata().tolist() for line in second.lines] == [[[5, 40]]]
+    assert [label.get_text() for label in classes.get_yticklabels()] == ["mAP", "dog", "cat"]
+    drawn = {tuple(line.get_xydata()[0]) for line in classes.lines if line.get_marker() != "None"}
+    assert drawn == {(50, 0), (60, 1), (50, 2), (25, 0), (35, 1), (25, 2)}
+    assert [text.get_text() for text in figure.legends[0].texts] == ["a", "b", "c"]
 
-    def program(arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "yolov1_jax.compare", *arguments],
-            cwd=ROOT,
-            env=os.environ | {"COLUMNS": "80"},
-            capture_output=True,
-            text=True,
-        )
 
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        results = dict(zip(cases, pool.map(program, [c[0] for c in cases.values()]), strict=True))
-    for name, (_, code, out, err) in cases.items():
-        ended = results[name]
-        assert ended.returncode == code, (name, ended.stdout, ended.stderr)
-        assert out in ended.stdout, (name, ended.stdout)
-        assert err in ended.stderr, (name, ended.stderr)
-        assert "Traceback" not in ended.stderr
-        if code == 2:
-            assert ended.stderr.count("\n") == 1
-    assert "63.4" not in results["written"].stdout
-    assert "57.3" in results["written"].stdout
+def test_a_curve_on_data_that_has_changed_since_is_not_drawn(tmp_path):
+    folder = make_run(tmp_path / "run", result(10, 0.5), result(20, 0.6))
+    (entry,) = compare.read_entries([folder], step="best", published=[])
+    assert [score.get("by_epoch") for score in entry.scores.values()] == [[(1, 0.5), (2, 0.6)]]
+    write(tmp_path / "run" / "eval" / "20.json", result(20, 0.8, data={"fingerprint": "new"}))
+    (entry,) = compare.read_entries([folder], step="best", published=[])
+    assert [score.get("by_epoch") for score in entry.scores.values()] == [None]
+
+
+@pytest.mark.slow
+def test_a_real_run(tables, tmp_path):
+    run = save_run(tmp_path / "run", {10: 0.5})
+    assert evaluate.main([f"--workdir={run}"]) == 0
+    ((_, table),) = mean_aps(tables(str(run))).items()
+    parts = ["AP50", "AP75", "small", "medium", "large"]
+    assert list(table["run"]) == ["voc07", "voc10", "coco", *parts, "reference"]
+    assert (tmp_path / "out" / "compare.png").stat().st_size > 10_000

@@ -1,247 +1,158 @@
-"""Configs: what `check` refuses, the way to JSON and back, and the files in configs/."""
+"""Configs: files, values from the command line, what `check` refuses, the way to JSON and back."""
 
-import importlib
 import json
 import pathlib
+import runpy
 
 import pytest
-from ml_collections import ConfigDict
 
-from configs import r34
 from yolov1_jax import config as configs
-from yolov1_jax.errors import UserError
+from yolov1_jax.config import UserError, override, read_config_file, shipped_config
 
-FILES = sorted(
-    path.stem
-    for path in (pathlib.Path(__file__).resolve().parents[1] / "configs").glob("*.py")
-    if path.stem != "__init__"
-)
+FOLDER = pathlib.Path(__file__).resolve().parents[1] / "configs"
+ABLATIONS = [f"ablations:{name}" for name in runpy.run_path(FOLDER / "ablations.py")["ABLATIONS"]]
 
 
 def with_value(key, value):
-    """configs/r34.py with another value, of whatever type."""
-    config = r34.get_config()
-    *sections, last = key.split(".")
-    node = config
-    for section in sections:
-        node = node[section]
-    with node.ignore_type(), node.unlocked():
-        node[last] = value
+    """configs/r34.py with another value, whatever its type."""
+    config = shipped_config("r34")
+    with config.ignore_type():
+        config.update_from_flattened_dict({key: value})
     return config
 
 
-def refusal(key, value):
-    with pytest.raises(UserError) as caught:
-        configs.check(with_value(key, value))
-    message = str(caught.value)
-    assert message.startswith(f"config.{key} ")
-    assert "\n" not in message
-    return message
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_every_config_of_the_project_passes(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+@pytest.mark.parametrize("name", ["quickstart", "r18", "r34", "r50", *ABLATIONS])
+def test_shipped_configs_pass_and_survive_json(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # they are found from any folder
+    config = read_config_file(name)
     assert config.is_locked
     configs.check(config)
+    config = configs.replace(config, "model.class_names", ("red cell", "blue"))
+    back = configs.from_json(json.loads(json.dumps(configs.to_json(config))))
+    before, after = configs.flatten(config), configs.flatten(back)
+    assert after == before
+    assert {key: type(after[key]) for key in after} == {key: type(before[key]) for key in before}
 
 
-@pytest.mark.parametrize("key", configs.CHOICES)
-def test_choices(key):
-    for value in configs.CHOICES[key]:
-        if (key, value) != ("data.source", "folder"):  # needs a root
-            configs.check(with_value(key, value))
-    message = refusal(key, "nonsense")
-    assert "'nonsense'" in message
-    assert repr(configs.CHOICES[key]) in message
+def test_files_by_path():
+    by_path = read_config_file(f"{FOLDER}/ablations.py:flip_off")
+    assert by_path.data.augmentation.flip_probability == 0
+    assert configs.flatten(by_path) == configs.flatten(read_config_file("ablations:flip_off"))
+    with pytest.raises(UserError, match="flip_off"):
+        read_config_file("ablations:flip")
 
 
-def test_a_mistyped_choice_is_answered_with_the_nearest():
-    assert "did you mean 'resnet34'?" in refusal("model.backbone", "resnet_34")
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_changes_one_thing(name):
+    base, ablation = configs.flatten(shipped_config("r34")), shipped_config(name)
+    changed = {key for key, value in configs.flatten(ablation).items() if value != base[key]}
+    assert len(changed) == 1 or changed == {"model.pixel_mean", "model.pixel_std"}
 
 
-@pytest.mark.parametrize("key", configs.LOWER_BOUNDS)
-def test_lower_bounds(key):
-    bound, inclusive = configs.LOWER_BOUNDS[key]
-    configs.check(with_value(key, bound if inclusive else bound + 1e-6))
-    too_low = bound - 1 if inclusive else bound
-    sign = ">=" if inclusive else ">"
-    assert f"must be {sign} {bound}, got {too_low}" in refusal(key, too_low)
-    refusal(key, float("nan"))
+@pytest.mark.parametrize(
+    ("content", "telling"),
+    [
+        ("x = 1\ny = = 2\n", "line 2, found SyntaxError"),
+        ("def get_config():\n    import nowhere\n", "line 2, found ModuleNotFoundError"),
+        ("", "get_config"),
+        (None, "expected a config file"),
+    ],
+)
+def test_files_that_are_no_config(tmp_path, content, telling):
+    path = tmp_path / "mine.py"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=telling):
+        read_config_file(str(path))
 
 
-@pytest.mark.parametrize("key", configs.UPPER_BOUNDS)
-def test_upper_bounds(key):
-    bound, inclusive = configs.UPPER_BOUNDS[key]
-    configs.check(with_value(key, bound if inclusive else bound - 1e-6))
-    too_high = bound + 1 if inclusive else bound
-    sign = "<=" if inclusive else "<"
-    assert f"must be {sign} {bound}, got {too_high}" in refusal(key, too_high)
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("train.batch_size", "8", 8),
+        ("train.num_epochs", "8", 8.0),
+        ("optimizer.learning_rate", "3e-4", 3e-4),
+        ("data.train_difficult", "true", True),
+        ("data.augmentation.enabled", "False", False),
+        ("model.backbone", "resnet18", "resnet18"),
+        ("model.pretrained", "none.pth", "none.pth"),
+        ("model.pretrained", "None", None),
+        ("data.train", "VOC2012:train,b", ("VOC2012:train", "b")),
+        ("data.train", "('a', 'b')", ("a", "b")),
+        ("model.class_names", "1, red cell", ("1", "red cell")),
+        ("model.pixel_mean", "(0.1, 0.2, 0.3)", (0.1, 0.2, 0.3)),
+        ("optimizer.decay_epochs", "75,105", (75, 105)),
+        ("optimizer.decay_epochs", "75", (75,)),
+    ],
+)
+def test_values_from_the_command_line(key, text, value):
+    config = override(shipped_config("r34"), key, text)
+    assert configs.flatten(config)[key] == value
+    assert type(configs.flatten(config)[key]) is type(value)
 
 
-def test_every_key_with_a_rule_exists():
-    flat = configs.flatten(r34.get_config())
-    assert {*configs.CHOICES, *configs.LOWER_BOUNDS, *configs.UPPER_BOUNDS} <= flat.keys()
+def test_a_set_option_can_be_emptied_and_set_again():
+    config = override(shipped_config("quickstart"), "optimizer.clip_norm", "none")
+    assert config.optimizer.clip_norm is None
+    assert override(config, "optimizer.clip_norm", "2").optimizer.clip_norm == 2.0
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "telling"),
+    [
+        ("train.batchsize", "8", "did you mean config.train.batch_size"),
+        ("x.momentum", "0", "did you mean config.optimizer.momentum"),
+        ("zzz", "8", "sections"),
+        ("train", "8", "does not exist"),
+        ("image_size", "large", "type int"),
+        ("data.train_difficult", "maybe", "type bool"),
+        ("optimizer.decay_epochs", "a,b", "type tuple"),
+        ("image_size", "none", "type int"),
+    ],
+)
+def test_mistakes_on_the_command_line(key, text, telling):
+    with pytest.raises(UserError, match=telling):
+        override(shipped_config("r34"), key, text)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "telling"),
+    [
+        ("model.backbone", "resnet_34", "did you mean 'resnet34'"),
+        ("eval.protocol", "seed", "'reference' now"),
+        ("optimizer.beta1", 1.0, r"in \[0, 1\)"),
+        ("optimizer.learning_rate", 0.0, r"in \(0, inf\)"),
+        ("optimizer.learning_rate", float("inf"), "inf"),
+        ("seed", 10**23, "4294967296"),
+        ("data.augmentation.hue", 0.6, "0.5"),
+        ("model.pixel_std", (1.0, 0.0, 1.0), "pixel_std"),
+        ("model.pixel_mean", (0.5,), "three"),
+        ("optimizer.decay_epochs", (3, 2), "ascending"),
+        ("optimizer.decay_epochs", ("a",), "decay_epochs"),
+        ("train.num_epochs", None, "num_steps or num_epochs"),
+        ("train.batch_size", None, "batch_size"),
+        ("data.eval", (" , ",), "empty"),
+        ("data.source", "folder", "data.root"),
+    ],
+)
+def test_values_that_cannot_be_right(key, value, telling):
+    with pytest.raises(UserError, match=telling) as caught:
+        configs.check(with_value(key, value))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_config_without_a_key_is_refused():
-    config = r34.get_config()
-    with config.loss.unlocked():
-        del config.loss.reduction
-    with pytest.raises(UserError, match=r"config\.loss\.reduction is missing"):
+    config = shipped_config("r34")
+    del config.loss.reduction
+    with pytest.raises(UserError, match=r"config\.loss\.reduction"):
         configs.check(config)
-
-
-def test_a_run_needs_a_length():
-    config = with_value("train.num_epochs", None)
-    with pytest.raises(UserError, match="num_steps or num_epochs, got neither"):
-        configs.check(config)
-    configs.check(configs.replace(config, "train.num_steps", 10))
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "expected"),
-    [
-        ("optimizer.learning_rate", float("inf"), "must be finite, got inf"),
-        ("optimizer.warmup_epochs", float("inf"), "must be finite, got inf"),
-        ("data.augmentation.min_area", float("inf"), "must be finite, got inf"),
-        ("model.head_negative_slope", float("nan"), "must be finite, got nan"),
-        ("model.pixel_mean", (0.5, float("nan"), 0.5), r"must be finite, got (0.5, nan, 0.5)"),
-        ("model.pixel_mean", ("a", "b", "c"), "must be a tuple of numbers, got ('a', 'b', 'c')"),
-        ("data.train", (1, 2), "must be a tuple of strings, got (1, 2)"),
-        ("data.eval", (None,), "must be a tuple of strings, got (None,)"),
-        ("model.class_names", (1,), "must be a tuple of strings, got (1,)"),
-        ("optimizer.decay_epochs", ("a",), "must be a tuple of numbers, got ('a',)"),
-        ("optimizer.decay_epochs", (-1, 2), "must be positive and ascending, got (-1, 2)"),
-        ("optimizer.decay_epochs", (0,), "must be positive and ascending, got (0,)"),
-        ("optimizer.decay_epochs", (3, 2), "must be positive and ascending, got (3, 2)"),
-        ("optimizer.decay_epochs", (2, 2), "must be positive and ascending, got (2, 2)"),
-        ("seed", 10**23, "must be < 4294967296, got 1000"),
-    ],
-)
-def test_numbers_and_tuples_that_cannot_be_right(key, value, expected):
-    assert expected in refusal(key, value)
-
-
-def test_decay_epochs_that_ascend():
-    configs.check(with_value("optimizer.decay_epochs", (0.5, 75, 105.0)))
-
-
-@pytest.mark.parametrize("key", ["data.train", "data.eval"])
-@pytest.mark.parametrize("empty", [(), ("",), (" , ",)])
-def test_splits_must_be_named(key, empty):
-    assert "is empty" in refusal(key, empty)
-
-
-def test_a_folder_needs_a_root():
-    config = with_value("data.source", "folder")
-    with pytest.raises(UserError, match="needs the top of the tree"):
-        configs.check(config)
-    configs.check(configs.replace(config, "data.root", "somewhere"))
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("model.pixel_mean", (0.5,)),
-        ("model.pixel_std", (1.0, 1.0)),
-        ("model.pixel_std", (1.0, 0.0, 1.0)),
-    ],
-)
-def test_pixel_statistics_are_three_numbers(key, value):
-    assert "three" in refusal(key, value)
-    assert ("positive" in refusal(key, value)) == (key == "model.pixel_std")
-
-
-@pytest.mark.parametrize(
-    ("key", "hint"),
-    [
-        ("train.batchsize", "did you mean config.train.batch_size?"),
-        ("optimizer.lerning_rate", "did you mean config.optimizer.learning_rate?"),
-        ("image_sise", "did you mean config.image_size?"),
-        # The right name in the wrong section, too far away for its letters to tell.
-        ("x.momentum", "did you mean config.optimizer.momentum?"),
-        ("zzz", "the sections are ['compute_dtype', 'data', 'eval'"),
-    ],
-)
-def test_an_unknown_key_is_answered_with_the_nearest(key, hint):
-    message = configs.unknown_key_message(r34.get_config(), key)
-    assert message.startswith(f"config.{key} does not exist: ")
-    assert hint in message
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_json_round_trip(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
-    config = configs.replace(config, "model.class_names", ("red cell", "blue"))
-    # Through text, as in a run folder.
-    back = configs.from_json(json.loads(json.dumps(configs.to_json(config))))
-    assert configs.flatten(back) == configs.flatten(config)
-    types = [
-        {key: type(value) for key, value in configs.flatten(one).items()} for one in (back, config)
-    ]
-    assert types[0] == types[1]  # () is not [], 150.0 is not 150
-    assert back.is_locked
-    assert back.data.root is None
-    assert back.optimizer.decay_epochs == ()
-    # What was None can still be set, and a mistyped key is still an error.
-    assert configs.replace(back, "data.root", "x").data.root == "x"
-    with pytest.raises(AttributeError):
-        back.train.batchsize = 1
 
 
 def test_replace_makes_a_copy():
-    config = r34.get_config()
+    config = shipped_config("r34")
     changed = configs.replace(config, "train.batch_size", 7)
     assert (config.train.batch_size, changed.train.batch_size) == (16, 7)
-    assert changed.is_locked
-    before, after = configs.flatten(config), configs.flatten(changed)
-    assert {key for key in before if before[key] != after[key]} == {"train.batch_size"}
-    with pytest.raises(KeyError):
-        configs.replace(config, "train.batchsize", 7)
 
 
-def test_flatten():
-    assert configs.flatten(ConfigDict({"a": 1, "b": {"c": None, "d": {"e": (2,)}}})) == {
-        "a": 1,
-        "b.c": None,
-        "b.d.e": (2,),
-    }
-
-
-@pytest.mark.parametrize(
-    ("splits", "expected"),
-    [
-        ((), ()),
-        (("a",), ("a",)),
-        (("a,b", "c"), ("a", "b", "c")),
-        ((" a , b ", ",c,"), ("a", "b", "c")),
-        (("",), ()),
-        (("VOC2012:train+val",), ("VOC2012:train+val",)),
-    ],
-)
-def test_split_list(splits, expected):
-    assert configs.split_list(splits) == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "differences"),
-    [
-        (
-            "r18",
-            {"model.backbone": "resnet18", "train.batch_size": 32, "train.accumulation_steps": 2},
-        ),
-        (
-            "r50",
-            {"model.backbone": "resnet50", "train.batch_size": 8, "train.accumulation_steps": 8},
-        ),
-    ],
-)
-def test_the_siblings_of_r34_differ_in_what_they_say(name, differences):
-    base = configs.flatten(r34.get_config())
-    other = configs.flatten(importlib.import_module(f"configs.{name}").get_config())
-    assert base.keys() == other.keys()
-    assert {key: other[key] for key in base if base[key] != other[key]} == differences
-    # The reference updates its weights once in 64 images, whatever fits into memory.
-    for flat in (base, other):
-        assert flat["train.batch_size"] * flat["train.accumulation_steps"] == 64
+def test_split_list():
+    assert configs.split_list((" a , b ", ",c,")) == ("a", "b", "c")

@@ -1,237 +1,160 @@
-"""From the network's output to boxes in an image."""
+"""A saved run as a function of images, through the front door of the package."""
 
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
 import numpy as np
 import pytest
+from annotated_sets import truth
 from PIL import Image
+from tiny_run import random_state, save_run, tiny_config
 
-from yolov1_jax.data.transforms import resize_image
-from yolov1_jax.detector import Detector, detections_from_predictions
-from yolov1_jax.errors import UserError
+import yolov1_jax
+from yolov1_jax.config import UserError
+from yolov1_jax.data.dataset import Record
+from yolov1_jax.detector import load
+from yolov1_jax.training import run_folder
+from yolov1_jax.training.build import restore_run, select_options
+from yolov1_jax.training.step import inference_variables
+from yolov1_jax.yolo.decode import detections_from_predictions
 from yolov1_jax.yolo.grid import Predictions
 
-SELECT = {
-    "xy_unit": "cell",
-    "score_threshold": 0.25,
-    "nms_iou_threshold": 0.5,
-    "classes_per_box": "best",
-}
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-def silent(num_images, num_classes=2):
-    """Predictions of a 2 x 2 grid with two boxes per cell, none of which is sure of anything."""
-    return Predictions(
-        boxes=np.full((num_images, 2, 2, 2, 4), 0.5, np.float32),
-        confidence=np.zeros((num_images, 2, 2, 2), np.float32),
-        class_scores=np.zeros((num_images, 2, 2, num_classes), np.float32),
-    )
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = save_run(tmp_path_factory.mktemp("run"), {10: 0.5, 20: 0.3, 30: None})
+    content = json.loads((workdir / "config.json").read_text())
+    del content["config"]["data"]["images_per_epoch"]  # as in a run older than this key
+    (workdir / "config.json").write_text(json.dumps(content))
+    return workdir
 
 
-def detect(predictions, sizes, **options):
-    return detections_from_predictions(predictions, np.array(sizes), **{**SELECT, **options})
-
-
-# ------------------------------------------------------------------------- values by hand
-
-
-@pytest.mark.parametrize(
-    ("xy_unit", "x", "y"),
-    [
-        # Row 0, column 1 of two: the cell's corner is (0.5, 0). The centre is (0.625, 0.25).
-        ("cell", 0.25, 0.5),
-        ("image", 0.125, 0.25),
-    ],
-)
-def test_a_box_by_hand(xy_unit, x, y):
-    predictions = silent(1)
-    predictions.boxes[0, 0, 1, 0] = [x, y, 0.5, 0.25]
-    predictions.confidence[0, 0, 1, 0] = 0.5
-    predictions.class_scores[0, 0, 1] = [0.25, 0.75]
-    (found,) = detect(predictions, [(200, 400)], xy_unit=xy_unit)  # height, width
-    # x: 0.625 -+ 0.25 of 400 pixels, y: 0.25 -+ 0.125 of 200 pixels.
-    np.testing.assert_allclose(found.boxes_xyxy, [[150, 25, 350, 75]])
-    np.testing.assert_allclose(found.scores, [0.5 * 0.75])
-    np.testing.assert_array_equal(found.labels, [1])
-
-
-def test_boxes_end_at_the_edge_of_the_image():
-    predictions = silent(1)
-    predictions.boxes[0, 0, 0, 0] = [0.5, 0.5, 0.75, 1.5]  # centre (0.25, 0.25)
-    predictions.confidence[0, 0, 0, 0] = predictions.class_scores[0, 0, 0, 0] = 1
-    (found,) = detect(predictions, [(100, 80)])
-    np.testing.assert_allclose(found.boxes_xyxy, [[0, 0, 0.625 * 80, 100]])
-
-
-@pytest.mark.parametrize(
-    "box",
-    [
-        [0.5, 0.5, -0.5, 0.5],  # inside out: the network has made a width negative
-        [0.5, 0.5, 0.5, 0.0],
-        [-1.5, 0.5, 0.25, 0.5],  # ends at -0.375: wholly to the left of the image
-    ],
-)
-def test_a_box_without_area_is_no_detection(box):
-    predictions = silent(1)
-    predictions.boxes[0, 0, 0, 0] = box
-    predictions.confidence[0, 0, 0, 0] = predictions.class_scores[0, 0, 0, 0] = 1
-    (found,) = detect(predictions, [(100, 80)])
-    assert len(found.scores) == 0
-
-
-def test_each_image_has_its_own_size_and_objects():
-    predictions = silent(3)
-    for image, label in ((0, 0), (2, 1)):
-        predictions.boxes[image, 1, 1, 1] = [0.0, 0.0, 0.5, 0.5]  # centre (0.5, 0.5)
-        predictions.confidence[image, 1, 1, 1] = predictions.class_scores[image, 1, 1, label] = 1
-    first, second, third = detect(predictions, [(8, 16), (9, 9), (400, 40)])
-    np.testing.assert_allclose(first.boxes_xyxy, [[4, 2, 12, 6]])
-    assert second.boxes_xyxy.shape == (0, 4)
-    np.testing.assert_allclose(third.boxes_xyxy, [[10, 100, 30, 300]])
-    assert (first.labels.item(), third.labels.item()) == (0, 1)
-
-
-def test_repeats_are_suppressed_within_a_class():
-    predictions = silent(1)
-    predictions.boxes[0, 0, 0] = [[0.5, 0.5, 0.4, 0.4], [0.52, 0.5, 0.4, 0.4]]
-    predictions.confidence[0, 0, 0] = [0.5, 1.0]
-    predictions.class_scores[0, 0, 0] = [0.8, 0.6]
-    (found,) = detect(predictions, [(100, 100)])
-    np.testing.assert_allclose(found.scores, [0.8])
-    np.testing.assert_allclose(found.boxes_xyxy, [[6, 5, 46, 45]], atol=1e-4)
-    (found,) = detect(predictions, [(100, 100)], nms_iou_threshold=0.99)
-    np.testing.assert_allclose(found.scores, [0.8, 0.4])
-    (found,) = detect(predictions, [(100, 100)], classes_per_box="all")
-    np.testing.assert_allclose(found.scores, [0.8, 0.6])
-    np.testing.assert_array_equal(found.labels, [0, 1])
-
-
-def test_the_threshold_is_enough():
-    predictions = silent(1)
-    predictions.confidence[0, :, :, 0] = 0.5
-    predictions.class_scores[0, :, :, 0] = [[0.25, 0.5], [0.75, 0.499]]
-    (found,) = detect(predictions, [(100, 100)])
-    np.testing.assert_allclose(found.scores, [0.375, 0.25])
-
-
-def test_of_equal_scores_the_first_box_of_the_cells_comes_first():
-    predictions = silent(1)
-    predictions.boxes[..., 2:] = 0.1
-    # Far enough apart that nobody suppresses anybody.
-    predictions.boxes[..., 0, 0], predictions.boxes[..., 1, 0] = 0.2, 0.8
-    predictions.confidence[:] = predictions.class_scores[..., 0] = 1
-    (found,) = detect(predictions, [(100, 100)])
-    centres = (found.boxes_xyxy[:, :2] + found.boxes_xyxy[:, 2:]) / 2
-    first = [[10, 25], [60, 25], [10, 75], [60, 75]]  # row by row
-    second = [[40, 25], [90, 25], [40, 75], [90, 75]]
-    np.testing.assert_allclose(centres, first + second, atol=1e-4)
-
-
-# ------------------------------------------------------------------------------- Detector
-
-
-class Recorder:
-    """A network that remembers its batches and finds one object in the middle of every image."""
-
-    def __init__(self):
-        self.batches = []
-
-    def __call__(self, images):
-        self.batches.append(images.copy())
-        predictions = silent(len(images))
-        predictions.boxes[:, 1, 1, 0] = [0.0, 0.0, 0.5, 0.5]
-        predictions.confidence[:, 1, 1, 0] = 0.5
-        predictions.class_scores[:, 1, 1, 1] = 1
-        return predictions
-
-
-@pytest.fixture
-def recorder():
-    return Recorder()
-
-
-@pytest.fixture
-def detector(recorder):
-    return Detector(
-        recorder, class_names=["cat", "dog"], image_size=16, batch_size=4, select_options=SELECT
-    )
+@pytest.fixture(scope="module")
+def detector(run):
+    return yolov1_jax.load(str(run))
 
 
 def pixels(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (1, 1), (1, 90), (333, 500), (17, 3)])
-def test_any_size_of_image(detector, recorder, size):
-    image = pixels(*size)
-    (found,) = detector(image)
-    height, width = size
-    np.testing.assert_allclose(
-        found.boxes_xyxy, [[width / 4, height / 4, 3 * width / 4, 3 * height / 4]]
-    )
-    (batch,) = recorder.batches
-    assert batch.dtype == np.uint8
-    np.testing.assert_array_equal(batch, resize_image(image, 16)[None])
+def assert_equal(found, expected):
+    assert len(expected.scores) > 0
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
-def test_paths_arrays_and_views_are_the_same_image(detector, recorder, tmp_path):
-    image = pixels(20, 30)
-    path = tmp_path / "image.png"
-    Image.fromarray(image).save(path)
-    mirrored_twice = image[:, ::-1].copy()[:, ::-1]
-    assert not mirrored_twice.flags.c_contiguous
-    found = detector([path, str(path), image, mirrored_twice])
-    assert len(found) == 4
-    (batch,) = recorder.batches
-    for row in batch:
-        np.testing.assert_array_equal(row, resize_image(image, 16))
+def test_paths_arrays_and_pil_images_are_the_same_image(detector, tmp_path):
+    image, path = pixels(20, 30), tmp_path / "image.png"
+    pil = Image.fromarray(image)
+    pil.save(path)
+    view = image[:, ::-1].copy()[:, ::-1]  # not contiguous
+    kinds = [path, str(path), image, view, pil, pil.convert("RGBA")]
+    expected, *others = detector(kinds, score_threshold=0.0)
+    for found in others:
+        assert_equal(found, expected)
+    assert all(len(detector(kind)) == 1 for kind in kinds)  # a single image needs no list
 
 
-def test_a_single_image_needs_no_list(detector, tmp_path):
-    path = tmp_path / "image.png"
-    Image.fromarray(pixels(20, 30)).save(path)
-    for image in (path, str(path), pixels(20, 30)):
-        assert len(detector(image)) == 1
+@pytest.mark.parametrize("size", [(1, 1), (1, 90), (333, 500), (17, 3)])
+def test_boxes_are_in_pixels_of_an_image_of_any_size(detector, size):
+    def detect(height, width):
+        image = np.full((height, width, 3), 200, np.uint8)  # the same at any size
+        (found,) = detector(image, score_threshold=0.0)
+        return found._replace(boxes_xyxy=found.boxes_xyxy / [width, height, width, height])
+
+    for one, other in zip(detect(*size), detect(64, 64), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
 
 
-def test_many_images_go_in_batches_of_one_size(detector, recorder):
+class Photos(list):
+    """A source without objects."""
+
+    class_names = ("cat",)
+
+    def __getitem__(self, index):
+        return Record(super().__getitem__(index), str(index), *truth())
+
+
+def test_images_are_detected_as_alone_and_as_in_an_evaluation(run, detector):
     images = [pixels(10 + i, 40, seed=i) for i in range(9)]
-    found = detector(images)
-    assert [len(batch) for batch in recorder.batches] == [4, 4, 4]
-    assert len(found) == 9  # what the padding of the last batch gave is left out
-    for i, one in enumerate(found):
-        np.testing.assert_allclose(one.boxes_xyxy[0, 3], 3 * (10 + i) / 4)
-    np.testing.assert_array_equal(recorder.batches[2][0], resize_image(images[8], 16))
+    assert len(images) > 2 * detector.batch_size
+    together = detector(images, score_threshold=0.0)
+
+    setup, variables, *_ = restore_run(run)
+    batches = list(setup.predictions(variables, Photos(images)))
+    assert [i for _, index in batches for i in index] == [*range(9), -1, -1, -1]
+    parts = zip(*(predictions for predictions, _ in batches), strict=True)
+    predictions = Predictions(*(np.concatenate(part)[:9] for part in parts))
+    sizes = np.array([image.shape[:2] for image in images])
+    options = select_options(setup.config) | {"score_threshold": 0.0}
+    evaluated = detections_from_predictions(predictions, sizes, **options)
+    for i in (0, 8):
+        for other in (*detector(images[i], score_threshold=0.0), evaluated[i]):
+            for one, two in zip(together[i], other, strict=True):
+                np.testing.assert_allclose(one[:3], two[:3], rtol=1e-4, atol=1e-3)
     assert detector([]) == []
 
 
-def test_the_threshold_can_be_another(detector):
-    image = pixels(8, 8)
-    assert [len(detector(image, score_threshold=score)[0].scores) for score in (0.5, 0.6)] == [1, 0]
-    assert len(detector(image)[0].scores) == 1  # and is forgotten again
+def test_the_threshold_is_that_of_the_call(detector):
+    (found,) = detector(pixels(8, 8), score_threshold=0.0)
+    assert (np.diff(found.scores) <= 0).all()
+    (fewer,) = detector(pixels(8, 8), score_threshold=found.scores[2])
+    assert len(fewer.scores) == 3
+    assert_equal(detector(pixels(8, 8), score_threshold=0.0)[0], found)
 
 
 @pytest.mark.parametrize(
-    "image",
+    ("wrong", "message"),
     [
-        np.zeros((8, 8, 3), np.float32),
-        np.zeros((8, 8), np.uint8),
-        np.zeros((8, 8, 4), np.uint8),
-        np.zeros((0, 8, 3), np.uint8),
-        np.zeros((2, 8, 8, 3), np.uint8),
+        *((np.zeros(shape, np.uint8), "uint8") for shape in ((8, 8), (8, 8, 4), (0, 8, 3))),
+        (np.zeros((8, 8, 3)), "float64"),
+        *((ROOT / name, name) for name in ("nothing.jpg", "tests", "setup.cfg")),
     ],
-    ids=lambda image: f"{image.dtype} {image.shape}",
 )
-def test_arrays_that_are_no_image(detector, image):
-    with pytest.raises(UserError, match="expected a uint8 RGB image") as caught:
-        detector(image)
-    assert str(image.shape) in str(caught.value)
+def test_what_is_no_image_is_refused(detector, wrong, message):
+    with pytest.raises(UserError, match=message):
+        detector(wrong)
 
 
-def test_paths_that_are_no_image(detector, tmp_path):
-    with pytest.raises(UserError, match="found no such file"):
-        detector(tmp_path / "nothing.jpg")
-    with pytest.raises(UserError, match="found no such file"):
-        detector(tmp_path)
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(UserError, match=r"broken\.jpg"):
-        detector(broken)
+@pytest.mark.parametrize(("step", "number"), [("best", 10), ("latest", 30), (20, 20), ("20", 20)])
+def test_the_step_is_chosen(run, step, number):
+    restored = restore_run(run, step)
+    assert restored.step == number
+    expected = inference_variables(random_state(tiny_config(), seed=number))
+    jax.tree.map(np.testing.assert_array_equal, restored.variables, expected)
+
+
+@pytest.mark.parametrize("step", ["15", "newest", "-1", "", "1e1", "²"])
+def test_a_step_that_is_not_there(run, step):
+    with pytest.raises(UserError, match=r"\[10, 20, 30\]"):
+        load(run, step)
+
+
+def test_no_run_and_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json"):
+        load(tmp_path / "nothing")
+    run_folder.write_config(tmp_path, tiny_config())
+    with pytest.raises(UserError, match="checkpoint"):
+        load(tmp_path)
+
+
+def test_without_an_evaluation_best_is_the_latest_and_damage_is_named(tmp_path):
+    save_run(tmp_path, {1: None, 2: None})
+    assert restore_run(tmp_path, "best").step == 2
+    for path in (tmp_path / "checkpoints" / "2" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"checkpoint 2 .* damaged .*\[1, 2\]"):
+        load(tmp_path)
+    assert restore_run(tmp_path, 1).step == 1
+
+
+def test_importing_the_package_is_quick():
+    program = "import sys, yolov1_jax; assert not {'jax', 'numpy', 'flax'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -1,231 +1,181 @@
+"""Drawings are checked by their pixels: the images are grey, and no class is."""
+
+import cv2
 import numpy as np
 import pytest
+from annotated_sets import found, truth
+from PIL import ImageColor
 
-from yolov1_jax.visualization import draw as drawing
-from yolov1_jax.visualization.class_colours import class_colour
-from yolov1_jax.visualization.draw import draw_objects
-from yolov1_jax.yolo.detections import Detections, GroundTruth
+from yolov1_jax.visualization.draw import class_colour, draw_grid, draw_objects, draw_page
 
 NAMES = [f"class {i}" for i in range(25)]
-GREY = np.full((400, 600, 3), 128, np.uint8)
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+SQUARE, WIDE = (100, 100, 300, 300), (100, 100, 500, 300)
 
 
-def detections(*rows):
-    """Rows of (left, top, right, bottom, score, label)."""
-    rows = np.array(rows, np.float64).reshape(-1, 6)
-    return Detections(rows[:, :4], rows[:, 4], rows[:, 5].astype(int))
+def grey(height, width, value=128):
+    return np.full((height, width, 3), value, np.uint8)
 
 
-def ground_truth(*rows):
-    """Rows of (left, top, right, bottom, label, difficult)."""
-    rows = np.array(rows, np.float64).reshape(-1, 6)
-    return GroundTruth(rows[:, :4], rows[:, 4].astype(int), rows[:, 5].astype(bool))
+GREY = grey(400, 600)
+
+
+def draw(*rows, image=GREY, **others):
+    """Draws detections, (box, score, label)."""
+    return draw_objects(image, NAMES, detections=found(*rows), **others)
+
+
+def rgb(label):
+    return ImageColor.getrgb(class_colour(label))
 
 
 def is_colour(image, colour):
     return (image == np.array(colour, np.uint8)).all(axis=-1)
 
 
-@pytest.fixture
-def captions(monkeypatch):
-    """Collects (caption, where it was placed) of what is drawn."""
-    seen = []
-    place = drawing._place
-
-    def record(*args):
-        spot = place(*args)
-        seen.append(spot)
-        return spot
-
-    monkeypatch.setattr(drawing, "_place", record)
-    return seen
-
-
-@pytest.fixture
-def texts(monkeypatch):
-    seen = []
-    shorten = drawing._shortened
-
-    def record(text, *args):
-        seen.append(text)
-        return shorten(text, *args)
-
-    monkeypatch.setattr(drawing, "_shortened", record)
-    return seen
-
-
-def test_box_is_drawn_where_it_lies_and_the_input_is_left_alone():
+def test_a_box_is_drawn_where_it_lies_and_the_input_is_left_alone():
     image = GREY.copy()
-    drawn = draw_objects(image, NAMES, detections=detections([100, 150, 300, 350, 0.9, 4]))
+    drawn = draw(((100, 150, 300, 350), 0.9, 4), image=image)
     assert (image == 128).all()
-    assert drawn.shape == image.shape
-    assert drawn.dtype == np.uint8
-    rows, columns = np.nonzero(is_colour(drawn, class_colour(4)))
-    below_caption = rows > 160
-    assert abs(columns[below_caption].min() - 100) <= 2
-    assert abs(columns[below_caption].max() - 300) <= 2
-    assert abs(rows.max() - 350) <= 2
-    # Nothing inside the box, nothing far outside.
-    assert (drawn[180:340, 110:290] == 128).all()
-    assert (drawn[360:] == 128).all()
-    assert (drawn[:, 310:] == 128).all()
+    rows, columns = np.nonzero(is_colour(drawn, rgb(4))[150:])  # below the caption
+    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (100, 299, 0, 199)
+    assert (np.argwhere((drawn != 128).any(axis=-1)).max(axis=0) <= [351, 301]).all()
+    assert (drawn[160:340, 110:290] == 128).all()
 
 
-def test_nothing_to_draw():
-    empty = draw_objects(GREY, NAMES, detections=detections(), ground_truth=ground_truth())
-    np.testing.assert_array_equal(empty, GREY)
-    np.testing.assert_array_equal(draw_objects(GREY, NAMES), GREY)
-
-
-def test_boxes_that_reach_beyond_the_image_are_closed_at_its_edge():
-    drawn = draw_objects(GREY, NAMES, detections=detections([-50, -80, 900, 700, 0.5, 1]))
-    line = is_colour(drawn, class_colour(1))
-    for side in (line[:3], line[-3:], line[:, :3], line[:, -3:]):
-        assert side.any(axis=0 if side.shape[0] == 3 else 1).mean() > 0.95
+def test_boxes_that_reach_beyond_the_image_are_closed_at_its_border():
+    line = is_colour(draw(((-50, -80, 900, 700), 0.5, 1)), rgb(1))
+    for side in (line[0], line[-1], line[:, 0], line[:, -1]):
+        assert side.all()
 
 
 @pytest.mark.parametrize(
-    "box",
-    [
-        [700, 100, 800, 200],
-        [-100, -100, -1, -1],
-        [np.nan, 0, 10, 10],
-        [0, 0, np.inf, 10],
-        [300, 300, 100, 100],
-    ],
+    "box", [(700, 100, 800, 200), (-100, -100, -1, -1), (np.nan, 0, 9, 9), (300, 300, 100, 100)]
 )
-def test_boxes_out_of_sight_are_left_out(box):
-    drawn = draw_objects(GREY, NAMES, detections=detections([*box, 0.9, 0]))
+def test_boxes_without_area_in_the_image_are_left_out(box):
+    drawn = draw((box, 0.9, 0), ground_truth=truth((box, 0, False)))
     np.testing.assert_array_equal(drawn, GREY)
 
 
-def test_a_small_image_is_enlarged_by_a_whole_factor():
-    image = np.zeros((30, 40, 3), np.uint8)
-    drawn = draw_objects(image, NAMES, detections=detections([10, 10, 30, 20, 0.9, 0]))
-    factor = drawn.shape[0] // 30
-    assert drawn.shape == (30 * factor, 40 * factor, 3)
-    assert factor == 12  # ceil(400 / sqrt(30 * 40))
-    columns = np.nonzero(is_colour(drawn, class_colour(0)).sum(axis=0) > 3 * factor)[0]
-    assert abs(columns.min() - 10 * factor) <= drawing.MIN_MEAN_SIDE / 100
-    assert abs(columns.max() - 30 * factor) <= drawing.MIN_MEAN_SIDE / 100
+@pytest.mark.parametrize(("scale", "factor"), [(None, 12), (2.5, 2.5)])
+def test_a_small_image_is_enlarged_with_its_boxes(scale, factor):
+    drawn = draw(((8, 12, 28, 20), 0.9, 0), image=grey(30, 40), scale=scale)
+    assert drawn.shape == (30 * factor, 40 * factor, 3)  # None: up to a mean side of 400
+    columns = np.nonzero(is_colour(drawn[int(14 * factor)], rgb(0)))[0]
+    assert (columns.min(), columns.max()) == (8 * factor, 28 * factor - 1)
 
 
-def test_size_scales_boxes_with_the_image():
-    found = detections([100, 100, 500, 300, 0.9, 0])
-    drawn = draw_objects(GREY, NAMES, detections=found, size=(300, 400))
-    assert drawn.shape == (400, 300, 3)
-    columns = np.nonzero(is_colour(drawn, class_colour(0)).sum(axis=0) > 150)[0]
-    assert abs(columns.min() - 50) <= 2
-    assert abs(columns.max() - 250) <= 2
+def test_twenty_classes_differ_and_their_captions_have_contrast():
+    def luminance(colour):  # WCAG 2.1
+        srgb = np.array(colour) / 255
+        linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+        return linear @ (0.2126, 0.7152, 0.0722)
+
+    assert len({class_colour(label) for label in range(20)}) == 20
+    for label in range(20):
+        drawn = draw((SQUARE, 0.9, label))
+        text = next(colour for colour in (BLACK, WHITE) if is_colour(drawn, colour).any())
+        dark, light = sorted([luminance(text), luminance(rgb(label))])
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
-@pytest.mark.parametrize("size", [(600, 400), (60, 40), (2000, 1500), (35, 900)])
-def test_captions_stay_inside_the_image_and_beside_each_other(captions, size):
-    rng = np.random.default_rng(0)
-    width, height = size
-    corner = rng.uniform(-0.1, 1.0, (40, 2)) * [width, height]
-    extent = rng.uniform(0.02, 0.5, (40, 2)) * [width, height]
-    found = Detections(
-        np.concatenate([corner, corner + extent], axis=1), rng.random(40), np.arange(40) % 25
-    )
-    drawn = draw_objects(np.zeros((height, width, 3), np.uint8), NAMES, detections=found)
-    placed = [spot for spot in captions if spot is not None]
-    assert len(placed) >= 3
-    for left, top, right, bottom in placed:
-        assert left >= 0
-        assert top >= 0
-        assert right <= drawn.shape[1]
-        assert bottom <= drawn.shape[0]
-    for i, spot in enumerate(placed):
-        area = (spot[2] - spot[0]) * (spot[3] - spot[1])
-        covered = sum(drawing._overlap(spot, other) for other in placed[:i])
-        assert covered <= 0.15 * area
+def caption_of(drawn, top):
+    """The pixels of the caption above a box of class 0 whose upper edge is at `top`."""
+    rows, columns = np.nonzero(is_colour(drawn[: top - 1], rgb(0)))
+    return drawn[rows.min() : top - 1, columns.min() : columns.max() + 1]
 
 
-def test_eight_boxes_in_one_place_are_all_captioned(captions):
-    found = detections(*[[100, 100, 500, 300, 0.1 * i, i] for i in range(1, 9)])
-    draw_objects(GREY, NAMES, detections=found)
-    assert len(captions) == 8
-    assert None not in captions
+def places(drawn, caption):
+    """How often the caption is in the image, whole."""
+    return (cv2.matchTemplate(drawn, caption, cv2.TM_SQDIFF_NORMED) < 1e-4).sum()
 
 
-def test_the_best_detection_is_captioned_first_and_drawn_last(texts):
-    found = detections([100, 100, 300, 300, 0.25, 3], [100, 100, 300, 300, 0.875, 7])
-    drawn = draw_objects(GREY, NAMES, detections=found)
-    assert texts == ["class 7 0.88", "class 3 0.25"]
-    assert tuple(drawn[200, 300]) == class_colour(7)
+@pytest.mark.parametrize("size", [(400, 600), (60, 40), (500, 800), (900, 120)])
+def test_captions_are_inside_the_image_wherever_the_box_is(size):
+    def draw_at(left, top):
+        box = np.array([left, top, left + 0.2, top + 0.2]) * np.tile(size[::-1], 2)
+        return draw((box, 0.87, 0), image=grey(*size))
+
+    middle = draw_at(0.4, 0.4)
+    caption = caption_of(middle, round(0.4 * len(middle)))
+    assert min(caption.shape[:2]) >= 12
+    for left in (-0.1, 0.45, 0.9):
+        for top in (-0.1, 0.45, 0.9):
+            assert places(draw_at(left, top), caption) == 1
 
 
-def test_long_names_are_shortened_to_the_image():
-    font = drawing.text_font(20)
-    name = "a class whose name is longer than its image is wide 0.87"
-    short = drawing._shortened(name, font, 200)
-    assert font.getlength(short) <= 200
-    assert short.startswith("a class")
-    assert short.endswith("… 0.87")
-    assert drawing._shortened("dog 0.87", font, 200) == "dog 0.87"
-    assert drawing._shortened("dog 0.87", font, 50) == "0.87"
-    assert drawing._shortened("dog 0.87", font, 20) == "…"
+def test_captions_do_not_cover_each_other():
+    rows = [(box, 0.87, 0) for box in (SQUARE, (110, 105, 310, 310), (390, 290, 590, 390))]
+    assert places(draw(*rows), caption_of(draw(rows[0]), 100)) == 3
 
 
-def test_ground_truth_is_white_dashed_and_leaves_the_detection_visible():
-    box = [100, 100, 500, 300]
-    drawn = draw_objects(
-        GREY,
-        NAMES,
-        detections=detections([*box, 0.9, 4]),
-        ground_truth=ground_truth([*box, 4, 0]),
-    )
-    bottom = drawn[300, 110:490]
-    white = is_colour(bottom, (255, 255, 255))
-    assert 0.25 < white.mean() < 0.6
-    assert is_colour(bottom, class_colour(4)).mean() > 0.2
-    # Several dashes, not one stroke.
-    assert np.diff(white.astype(int)).clip(0).sum() > 10
+def test_in_a_crowd_the_best_is_captioned_and_on_top():
+    best = (WIDE, 0.9, 7)
+    drawn, alone = draw(*((WIDE, i / 50, i % 7) for i in range(40)), best), draw(best)
+    np.testing.assert_array_equal(drawn[70:100, 100:180], alone[70:100, 100:180])
+    assert tuple(drawn[200, 499]) == rgb(7)
+    assert (drawn[130:290, 110:490] == 128).all()  # captions without a place are left out
 
 
-def test_difficult_objects_are_dotted():
-    def strokes(difficult):
-        drawn = draw_objects(GREY, NAMES, ground_truth=ground_truth([100, 100, 500, 300, 0, 1]))
-        if not difficult:
-            drawn = draw_objects(GREY, NAMES, ground_truth=ground_truth([100, 100, 500, 300, 0, 0]))
-        white = is_colour(drawn[300, 110:490], (255, 255, 255))
-        return np.diff(white.astype(int)).clip(0).sum()
-
-    assert strokes(difficult=True) > 1.5 * strokes(difficult=False)
-
-
-def test_only_missed_objects_are_named(texts):
-    truth = ground_truth(
-        [0, 0, 100, 100, 1, 0],  # found
-        [200, 0, 300, 100, 2, 0],  # a box in its place, of another class
-        [400, 0, 500, 100, 3, 0],  # a box of its class, too far off: IoU 1/3
-        [200, 200, 300, 300, 4, 1],  # difficult: need not be found
-        [400, 200, 500, 300, 5, 0],  # IoU exactly 0.5
-    )
-    found = detections(
-        [5, 5, 100, 100, 0.9, 1],
-        [200, 0, 300, 100, 0.8, 9],
-        [450, 0, 550, 100, 0.7, 3],
-        [400, 200, 500, 250, 0.6, 5],
-    )
-    draw_objects(GREY, NAMES, detections=found, ground_truth=truth)
-    assert texts[4:] == ["class 2", "class 3"]
-    texts.clear()
-    draw_objects(GREY, NAMES, ground_truth=truth)
-    assert texts == ["class 1", "class 2", "class 3", "class 5"]
+def test_ground_truth_is_dashed_and_dotted_if_difficult_and_the_detection_shows():
+    strokes = []
+    for difficult in (False, True):
+        drawn = draw((WIDE, 0.9, 4), ground_truth=truth((WIDE, 4, difficult)))
+        edge = drawn[298, 100:500]  # lower edge
+        strokes.append(np.diff(is_colour(edge, WHITE).astype(int)).clip(0).sum())
+        assert is_colour(edge, rgb(4)).mean() > 0.2
+    assert 10 < strokes[0] < 0.8 * strokes[1]
 
 
-def test_captions_of_a_crowd_leave_the_image_in_sight(captions, texts):
-    grid = [[60 * x, 40 * y, 60 * x + 50, 40 * y + 38] for x in range(10) for y in range(10)]
-    found = detections(*[[*box, 0.5 + i / 300, i % 3] for i, box in enumerate(grid)])
-    missed = ground_truth(*[[*box, 9, 0] for box in grid])
-    draw_objects(GREY, NAMES, detections=found, ground_truth=missed)
-    names = [text for text in texts if text.startswith("class 9")]
-    assert texts[0] == "class 0 0.83"  # the best
-    assert 4 <= len(names) <= 40
-    assert 4 <= len(texts) - len(names) <= 40
-    area = sum(
-        (right - left) * (bottom - top) for left, top, right, bottom in filter(None, captions)
-    )
-    assert 0.1 < area / (400 * 600) <= 2 * drawing._MAX_CAPTIONED
+@pytest.mark.parametrize(
+    ("box", "label", "difficult", "named"),
+    [
+        ((105, 105, 300, 300), 0, False, False),
+        ((100, 100, 300, 200), 0, False, False),  # IoU exactly 0.5
+        ((100, 100, 300, 190), 0, False, True),
+        (SQUARE, 10, False, True),  # of another class
+        ((400, 100, 500, 200), 0, True, False),  # difficult ones need not be found
+    ],
+)
+def test_only_missed_objects_are_named(box, label, difficult, named):
+    drawn = draw((box, 0.9, label), ground_truth=truth((SQUARE, 0, difficult)))
+    # In black on white; captions of the classes 0 and 10 are white.
+    assert is_colour(drawn, BLACK).any() == named
+
+
+VOC_SIZES = [(500, 334), (375, 500), (500, 500)]
+
+
+@pytest.mark.parametrize("sizes", [VOC_SIZES * 4, [(20, 2000), (2000, 20), (375, 500)], [(1, 1)]])
+def test_every_image_is_on_the_page_and_none_is_cut(sizes):
+    images = [grey(*size, 60 + 10 * i) for i, size in enumerate(sizes)]
+    page = draw_page(images, [found()] * len(sizes), [truth()] * len(sizes), NAMES)
+    for (height, width), image in zip(sizes, images, strict=True):
+        mine = is_colour(page[32:], image[0, 0])  # below the key
+        shown = np.ptp(np.argwhere(mine), axis=0) + 1
+        assert mine.sum() == shown.prod()  # one rectangle
+        assert abs(shown[1] - shown[0] * width / height) <= 1 + width / height
+        assert (page[:, -3:] == 255).all()
+
+
+def test_faint_detections_are_not_on_the_page():
+    def page(*scores):
+        detections = found(*((SQUARE, score, 0) for score in scores))
+        return draw_page([GREY], [detections], [truth()], NAMES)
+
+    np.testing.assert_array_equal(page(0.9, 0.19), page(0.9))
+    assert (page(0.9, 0.2) != page(0.9)).any()
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "column", "row"),
+    # Inside a cell; on a border, where a cell begins; the last corner of the image.
+    [(350, 150, 3, 1), (100, 0, 1, 0), (700, 700, 6, 6)],
+)
+def test_the_cell_of_an_object_is_tinted(x, y, column, row):
+    objects = truth(((x - 190, y - 190, x + 190, y + 190), 2, False))
+    drawn, plain = (draw_grid(grey(700, 700), one, NAMES, 7) for one in (objects, truth()))
+    cells = (drawn != plain).any(axis=-1).reshape(7, 100, 7, 100)  # [row, y, column, x]
+    tinted = cells[:, 30:70, :, 30:70].mean(axis=(1, 3)) > 0.9
+    np.testing.assert_array_equal(np.argwhere(tinted), [[row, column]])
+    assert is_colour(plain[100], WHITE).mean() > 0.9  # the line between the first rows

@@ -1,17 +1,34 @@
-"""The evaluation of a run folder, as the program does it: what it says and what it writes."""
+"""The evaluate command: what it prints, what it writes, and what it refuses."""
 
-import io
 import json
-import shutil
 
 import pytest
-from rich.console import Console
 from tiny_run import save_run, tiny_config
 from voc_tree import VocTree, annotation_xml, object_xml
 
 from yolov1_jax import evaluate
 from yolov1_jax.data.synthetic import SyntheticSource
-from yolov1_jax.errors import UserError
+from yolov1_jax.training import run_folder
+
+CAT, DOG = object_xml("cat", (1, 1, 10, 10)), object_xml("dog", (21, 21, 40, 40))
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs the command; returns the lines that it printed, or the one that says why it refused."""
+
+    def start(refused=False, **flags):
+        code = evaluate.main([f"--{name}={value}" for name, value in flags.items()])
+        printed = capsys.readouterr()
+        assert code == (2 if refused else 0), printed
+        assert printed.err.count("\n") == refused
+        return printed.err if refused else printed.out.splitlines()
+
+    return start
+
+
+def read(path):
+    return json.loads(path.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -19,123 +36,156 @@ def run(tmp_path_factory):
     return save_run(tmp_path_factory.mktemp("run"), {10: 0.5, 20: 0.3, 30: None})
 
 
-def evaluate_aloud(run, **options):
-    console = Console(file=io.StringIO(), width=80)
-    _, step = evaluate.evaluate_run(run, console=console, **options)
-    return step, console.file.getvalue()
-
-
-def test_a_run_is_evaluated_at_its_best_step(run):
-    step, said = evaluate_aloud(run)
-    assert step == 10
-    lines = said.splitlines()
-    assert lines[0] == (
-        f"{run}: step 10, the best by mAP of the run's own evaluations (latest: 30)"
-    )
-    assert lines[1] == "data: eval:6, 6 images"
-    assert "voc07, step 10" in said
-    assert lines[-2:] == [
-        f"detections in {run}/eval/10/detections.json",
-        f"result in {run}/eval/10.json, pictures in {run}/report",
-    ]
-    written = json.loads((run / "eval" / "10.json").read_text())
+def test_a_run_is_evaluated_at_its_best_step(run, command):
+    printed = command(workdir=run)
+    assert printed[0].startswith(f"{run}: step 10, the best by mAP")
+    assert printed[1] == "data: eval:6, 6 images"
+    assert printed[-1] == f"result in {run}/eval/10.json, pictures in {run}/report"
+    written = read(run / "eval" / "10.json")
     assert (written["step"], written["protocol"], written["num_images"]) == (10, "voc07", 6)
     assert written["splits"] == written["evaluation_set"]["splits"] == ["eval:6"]
     assert written["evaluation_set"]["source"] == "synthetic"
-    assert set(written["protocols"]) == {"voc07", "voc10", "seed", "coco"}
+    assert set(written["protocols"]) == {"voc07", "voc10", "reference", "coco"}
     assert written["protocols"]["voc07"] == {"mAP": written["mAP"], "ap": written["ap"]}
     assert (run / "report" / "ap_by_class.png").is_file()
     assert (run / "report" / "detections.jpg").is_file()
 
 
-def test_other_data_and_protocols_get_files_of_their_own(run):
-    own = run / "eval" / "20.json"
-    own.parent.mkdir(exist_ok=True)
-    own.write_text("the run's own result")
-    step, said = evaluate_aloud(run, step=20, protocol="voc10", splits=["eval:1"])
-    assert step == 20
-    assert f"{run}: step 20, as asked for" in said
-    name = "20-eval_1-voc10"
-    assert said.splitlines()[-1] == (
-        f"result in {run}/eval/{name}.json, pictures in {run}/eval/{name}/report"
-    )
-    written = json.loads((run / "eval" / f"{name}.json").read_text())
-    assert (written["protocol"], written["splits"], written["num_images"]) == (
-        "voc10",
-        ["eval:1"],
-        1,
-    )
-    assert (run / "eval" / name / "report" / "detections.jpg").is_file()
-    assert own.read_text() == "the run's own result"
-    # One scene cannot have all six classes: those without an object are named.
+def test_files_of_a_run_score_the_same_as_the_run(run, command, tmp_path):
+    command(workdir=run, step="latest", results_format="both")
+    written = read(run / "eval" / "30.json")
+    folder = run / "eval" / "30"
+    sources = {
+        folder / "detections.json": {"annotations": folder / "annotations.json"},
+        folder / "devkit": {"workdir": run},
+    }
+    for detections, ground_truth in sources.items():
+        command(detections=detections, **ground_truth, output=tmp_path / "file.json")
+        again = read(tmp_path / "file.json")
+        assert again["evaluation_set"]["fingerprint"] == written["evaluation_set"]["fingerprint"]
+        assert again["num_detections"] == written["num_detections"] > 0
+        assert set(again["protocols"]) == set(written["protocols"]) - {"reference"}
+        for protocol, numbers in again["protocols"].items():
+            assert numbers.keys() == written["protocols"][protocol].keys()
+            assert numbers["ap"] == pytest.approx(written["protocols"][protocol]["ap"], abs=1e-9)
+
+
+def test_other_data_and_protocols_get_files_of_their_own(run, command, tmp_path):
+    own = [run / "eval" / "20.json", run / "report" / "ap_by_class.png"]
+    for path in own:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("the run's own")
+    output = tmp_path / "deep" / "result.json"
+    flags = {"step": 20, "protocol": "voc10", "splits": "eval:1", "results_format": "devkit"}
+    printed = command(workdir=run, **flags, output=output)
+    folder = run / "eval" / "20-eval_1-voc10"
+    written = read(folder.with_suffix(".json"))
+    assert (written["protocol"], written["splits"]) == ("voc10", ["eval:1"])
+    assert read(output) == written
+    assert (folder / "report" / "detections.jpg").is_file()
+    assert (folder / "devkit" / "comp4_det_eval_1_disc.txt").is_file()
+    assert not (folder / "detections.json").exists()
+    assert all(path.read_text() == "the run's own" for path in own)
+    # One image cannot have objects of all six classes: the others are named.
     absent = [name for name, ap in written["ap"].items() if ap is None]
     assert absent
-    assert f"no object to find, therefore not in the mAP: {', '.join(absent)}" in said
+    assert any(line.endswith(f"not in the mAP: {', '.join(absent)}") for line in printed)
 
 
-def test_another_protocol_leaves_the_runs_own_pictures_alone(run, tmp_path):
-    picture = run / "report" / "ap_by_class.png"
-    picture.parent.mkdir(exist_ok=True)
-    picture.write_text("of the run's own protocol")
-    output = tmp_path / "deep" / "result.json"
-    _, said = evaluate_aloud(run, step=30, protocol="coco", output=output, results_format="devkit")
-    assert "coco, step 30" in said
-    assert picture.read_text() == "of the run's own protocol"
-    folder = run / "eval" / "30-coco"
-    assert (folder / "report" / "ap_by_class.png").is_file()
-    assert not (folder / "detections.json").exists()
-    # Nothing was learned from other data: the network is not pretrained.
-    assert (folder / "devkit" / "comp3_det_eval_6_disc.txt").is_file()
-    written = json.loads(output.read_text())
-    assert written == json.loads((run / "eval" / "30-coco.json").read_text())
-    assert (written["protocol"], written["mAP"]) == ("coco", written["protocols"]["coco"]["mAP"])
-
-
-def test_what_other_data_left_out_or_corrected_is_said(tmp_path):
+def test_what_other_data_left_out_or_corrected_is_said(command, tmp_path):
     tree = VocTree(tmp_path / "data")
     known, unknown = SyntheticSource.class_names[0], object_xml("zebra")
-    clipped = object_xml(known, (10, 10, 130, 30))
     tree.add("000001", xml=annotation_xml(object_xml(known), unknown))
-    tree.add("000002", xml=annotation_xml(clipped, unknown))
+    tree.add("000002", xml=annotation_xml(object_xml(known, (10, 10, 130, 30))))
     tree.add("000003", xml="<annotation>")
     tree.list("val", ["000001", "000002", "000003"])
     config = tiny_config(data__source="folder", data__root=str(tree.root))
     run = save_run(tmp_path / "run", {10: None}, config)
-    _, said = evaluate_aloud(run, splits=["own:val"], unknown_classes="skip")
-    notes = [
-        "1 images left out, annotation is not well-formed XML: own/000003",
-        "2 objects left out, class is not in class_names: own/000001 object 2 (zebra), ...",
-        f"1 corrected in the data, box clipped to the image: own/000002 object 1 ({known})",
-    ]
-    assert said.splitlines()[2:5] == notes
-    assert json.loads((run / "eval" / "10-own_val.json").read_text())["notes"] == notes
+    printed = command(workdir=run, splits="own:val", unknown_classes="skip")
+    notes = read(run / "eval" / "10-own_val.json")["notes"]
+    assert printed[2:5] == notes
+    names = [note.split(":")[-1].split()[0] for note in notes]
+    assert names == ["own/000003", "own/000001", "own/000002"]
 
 
-def test_detections_that_cannot_be_written(run, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "run")
-    folder = copy / "eval" / "20-eval_2"
-    folder.parent.mkdir(exist_ok=True)
-    folder.write_text("in the way")
-    with pytest.raises(UserError, match=r"write detections in .*/20-eval_2, found: File exists"):
-        evaluate.evaluate_run(copy, step=20, splits=["eval:2"])
+def test_refuses_batches_that_the_devices_cannot_share(tmp_path, command):
+    run = save_run(tmp_path, {1: None}, tiny_config(eval__batch_size=6))
+    assert "eval.batch_size=6" in command(refused=True, workdir=run)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A cat in each of two images, a dog in the first; a cow in another split; and detections.
+
+    The images are not there: only annotations are needed.
+    """
+    tree = VocTree(tmp_path_factory.mktemp("data"))
+    for name, objects in {"1": (CAT, DOG), "2": (CAT,), "3": (object_xml("cow"),)}.items():
+        tree.write(f"own/Annotations/00000{name}.xml", annotation_xml(*objects))
+    tree.list("val", ["000001", "000002"])
+    tree.list("one", ["000001"])
+    # Of the cats, the second detection in the file is right, of the same score; so is the dog. The
+    # cow is not in "val", but its class is known; nobody knows the bird.
+    tree.write("results/comp4_det_val_cat.txt", "000002 0.9 1 1 10 4\n000001 0.9 1 1 10 10\n")
+    for name in ("dog", "cow", "bird"):
+        tree.write(f"results/comp4_det_val_{name}.txt", "000001 0.7 21 21 40 40\n")
+    return tree
+
+
+@pytest.fixture
+def folder(tree):
+    return {"detections": tree.root / "results", "source": "folder", "root": tree.root}
+
+
+def test_detections_of_a_folder(tree, folder, command, tmp_path):
+    folder |= {"splits": "own:val", "output": tmp_path / "result.json"}
+    assert "'bird'" in command(refused=True, **folder)
+    printed = command(**folder, unknown_classes="skip")
+    assert printed[:2] == [f"detections: {tree.root}/results", "data: own:val, 2 images"]
+    written = read(tmp_path / "result.json")
+    # Precision 1/2 at six of 11 levels of recall, and at half of the area. There is no cow here.
+    assert written["ap"] == {"cat": pytest.approx(3 / 11), "cow": None, "dog": 1}
+    assert written["mAP"] == pytest.approx((3 / 11 + 1) / 2)
+    assert written["protocols"]["voc10"]["ap"] == {"cat": 0.25, "cow": None, "dog": 1.0}
+    assert written["step"] is None
+    assert written["detections"] == f"{tree.root}/results"
+    (note,) = written["notes"]
+    assert printed[2] == note
+    assert note.startswith("1 detections left out")
+    assert written["evaluation_set"]["source"] == "folder"
+
+
+def test_detections_on_the_data_of_a_run(tree, folder, command, tmp_path):
+    """Its data and its class names; no checkpoint is needed."""
+    data = {"data__source": "folder", "data__root": str(tree.root), "data__eval": ("own:val",)}
+    run_folder.write_config(tmp_path, tiny_config(**data, model__class_names=("dog", "cat")))
+    flags = {"detections": folder["detections"], "workdir": tmp_path, "unknown_classes": "skip"}
+    output = tmp_path / "result.json"
+    command(**flags, protocol="voc10", output=output)
+    assert read(output)["ap"] == {"dog": 1.0, "cat": 0.25}
+    assert "network" in command(refused=True, **flags, protocol="reference")
+    # Detections of more images than there are.
+    assert "000002" in command(refused=True, **flags, splits="own:one")
+    command(**flags, splits="own:one", unknown_images="skip", output=output)
+    assert read(output)["evaluation_set"]["splits"] == ["own:one"]
+    assert any("images: 000002" in note for note in read(output)["notes"])
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("flags", "message"),
     [
-        ({"step": 15}, r"step must be 'best', 'latest' or one of \[10, 20, 30\], got 15"),
-        ({"step": "newest"}, "got 'newest'"),
-        ({"protocol": "voc12"}, "protocol must be one of .* got 'voc12'"),
-        ({"splits": ["val"]}, "'val'"),
-        ({"splits": [","]}, "splits is empty"),
+        ({"workdir": "RUN", "step": 15}, "[10, 20, 30]"),
+        ({"workdir": "RUN", "protocol": "voc12"}, "voc07"),
+        ({"workdir": "RUN", "splits": "val"}, "val"),
+        ({"workdir": "RUN", "annotations": "instances.json"}, "--detections"),
+        ({"workdir": "nowhere"}, "config.json"),
+        ({"detections": "x.json"}, "--annotations"),
+        ({"detections": "x.json", "source": "folder", "annotations": "y.json"}, "--source and"),
+        ({"detections": "x.json", "source": "folder"}, "--splits"),
+        ({"detections": "x.json", "annotations": "nowhere.json"}, "nowhere.json"),
     ],
 )
-def test_mistakes_are_the_users(run, options, message):
-    with pytest.raises(UserError, match=message):
-        evaluate.evaluate_run(run, **options)
-
-
-def test_a_batch_must_fit_the_devices(tmp_path):
-    save_run(tmp_path, {1: None}, tiny_config(eval__batch_size=6))
-    with pytest.raises(UserError, match=r"config\.eval\.batch_size=6 cannot be split evenly"):
-        evaluate.evaluate_run(tmp_path)
+def test_mistakes(run, command, flags, message):
+    if flags.get("workdir") == "RUN":
+        flags = {**flags, "workdir": run}
+    assert message in command(refused=True, **flags)

@@ -1,293 +1,182 @@
-"""Whole detectors under the names of other programs: names, order of channels, strictness."""
+"""Networks under the names of other programs: names, axes, channels, strictness, round trips."""
 
 import functools
 import json
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
-from yolov1_jax.errors import UserError
+from yolov1_jax.config import UserError
 from yolov1_jax.models.yolov1 import YOLOv1
+from yolov1_jax.weights import formats
 from yolov1_jax.weights.assign import leaves_of
-from yolov1_jax.weights.formats import (
-    DESCRIBED,
-    DETECTOR_FORMATS,
-    TORCHLAKE_GROUPED,
-    describe,
-    expected_settings,
-    load_detector,
-    recognise,
-    to_detector,
-)
-from yolov1_jax.weights.safetensors_file import WeightsFile
-from yolov1_jax.yolo.grid import split_predictions
-
-SIZES = {"boxes_per_cell": 2, "num_classes": 3}
-HINT = "is it a resnet18?"
+from yolov1_jax.weights.formats import FORMATS, TORCHLAKE_GROUPED, from_format, recognise, to_format
+from yolov1_jax.weights.safetensors_file import WeightsFile, read_weights
 
 
 @functools.cache
-def shapes(format_name):
-    neck = 256 if format_name == "torchlake" else None
-    model = YOLOv1(
-        num_classes=3,
-        backbone_name="resnet18",
-        grid_size=1,
-        width_multiplier=0.0625,
-        head_channels=128,
-        head_neck_channels=neck,
-    )
+def shapes(neck=None, width=0.0625):
+    sizes = {"grid_size": 1, "head_channels": 128, "width_multiplier": width}
+    model = YOLOv1(num_classes=3, backbone_name="resnet18", head_neck_channels=neck, **sizes)
     images = jnp.zeros((1, 64, 64, 3), jnp.uint8)
     return jax.eval_shape(lambda: model.init(jax.random.key(0), images, False))
 
 
-def random_variables(format_name, seed=0):
-    rng = np.random.default_rng(seed)
+def random_variables(format_name):
+    rng = np.random.default_rng(0)
     return jax.tree.map(
-        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes(format_name)
+        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
+        shapes(256 if format_name == "torchlake" else None),
     )
-
-
-def file_of(tensors, metadata=None):
-    return WeightsFile("ref.pth", "ref.pth", "0", metadata or {}, tensors)
 
 
 def load(format_name, tensors):
-    return load_detector(file_of(tensors), shapes(format_name), format_name, hint=HINT, **SIZES)
+    zeros = jax.tree.map(np.zeros_like, random_variables(format_name))
+    file = WeightsFile("ref.pth", "0f", {}, tensors)
+    return from_format(file, zeros, format_name, boxes_per_cell=2, hint="is it a resnet18?")
 
 
-@pytest.fixture(params=DETECTOR_FORMATS)
-def format_name(request):
-    return request.param
+# --- Names ----------------------------------------------------------------------------------------
 
-
-@pytest.fixture
-def tensors(format_name):
-    return to_detector(random_variables(format_name), format_name, **SIZES)
-
-
-# --------------------------------------------------------------------------------------- names
-
-# Written down from the classes of the two programs, PyTorch's way of naming what they are made of.
-REFERENCE_NAMES = {
-    "backbone/conv1/kernel": "backbone.conv1.weight",
-    "backbone/bn1/mean": "backbone.bn1.running_mean",
-    "backbone/layer2_0/downsample_1/var": "backbone.layer2.0.downsample.1.running_var",
-    "head/conv1/kernel": "conv.0.weight",
-    "head/bn1/scale": "conv.1.weight",
-    "head/conv2/kernel": "conv.3.weight",
-    "head/bn2/bias": "conv.4.bias",
-    "head/conv3/kernel": "conv.6.weight",
-    "head/bn3/mean": "conv.7.running_mean",
-    "head/conv4/kernel": "conv.9.weight",
-    "head/bn4/var": "conv.10.running_var",
-    "head/predict/kernel": "conv_out.0.weight",
-    "head/predict/bias": "conv_out.0.bias",
-}
-TORCHLAKE_HEAD = {
-    "head/conv1/kernel": "neck.0.0.weight",
-    "head/bn1/scale": "neck.0.1.weight",
-    "head/conv2/kernel": "neck.1.0.weight",
-    "head/bn2/bias": "neck.1.1.bias",
-    "head/conv3/kernel": "neck.2.0.weight",
-    "head/bn3/mean": "neck.2.1.running_mean",
-    "head/conv4/kernel": "neck.3.0.weight",
-    "head/bn4/var": "neck.3.1.running_var",
-    "head/neck/kernel": "neck.4.0.weight",
-    "head/neck/bias": "neck.4.0.bias",
-    "head/predict/kernel": "head.weight",
-    "head/predict/bias": "head.bias",
-}
-TORCHLAKE_NAMES = {
-    "backbone/conv1/kernel": "foot.feature_extractor.0.weight",
-    "backbone/bn1/mean": "foot.feature_extractor.1.running_mean",
-    "backbone/layer1_1/bn2/bias": "foot.feature_extractor.4.1.bn2.bias",
-    "backbone/layer4_0/downsample_0/kernel": "foot.feature_extractor.7.0.downsample.0.weight",
-    **TORCHLAKE_HEAD,
-}
-GROUPED_NAMES = {
-    "backbone/conv1/kernel": "foot.feature_extractor.0.0.weight",
-    "backbone/bn1/mean": "foot.feature_extractor.0.1.running_mean",
-    "backbone/layer1_1/bn2/bias": "foot.feature_extractor.1.1.bn2.bias",
-    "backbone/layer4_0/downsample_0/kernel": "foot.feature_extractor.4.0.downsample.0.weight",
-    **TORCHLAKE_HEAD,
+# Written down from the classes of the programs, in PyTorch's way of naming what they consist of.
+NAMES = {
+    "backbone": {
+        "backbone/conv1/kernel": "conv1.weight",
+        "backbone/bn1/scale": "bn1.weight",
+        "backbone/layer4_1/bn2/mean": "layer4.1.bn2.running_mean",
+        "backbone/layer3_0/downsample_0/kernel": "layer3.0.downsample.0.weight",
+        "backbone/layer3_0/downsample_1/var": "layer3.0.downsample.1.running_var",
+    },
+    "reference": {
+        "backbone/layer2_0/downsample_1/var": "backbone.layer2.0.downsample.1.running_var",
+        "head/conv1/kernel": "conv.0.weight",
+        "head/bn1/scale": "conv.1.weight",
+        "head/bn2/bias": "conv.4.bias",
+        "head/conv4/kernel": "conv.9.weight",
+        "head/bn4/var": "conv.10.running_var",
+        "head/predict/bias": "conv_out.0.bias",
+    },
+    "torchlake": {
+        "backbone/conv1/kernel": "foot.feature_extractor.0.weight",
+        "backbone/bn1/mean": "foot.feature_extractor.1.running_mean",
+        "backbone/layer1_1/bn2/bias": "foot.feature_extractor.4.1.bn2.bias",
+        "backbone/layer4_0/downsample_0/kernel": "foot.feature_extractor.7.0.downsample.0.weight",
+        "head/conv1/kernel": "neck.0.0.weight",
+        "head/conv4/kernel": "neck.3.0.weight",
+        "head/bn4/var": "neck.3.1.running_var",
+        "head/neck/bias": "neck.4.0.bias",
+        "head/predict/kernel": "head.weight",
+    },
+    "grouped": {
+        "backbone/conv1/kernel": "foot.feature_extractor.0.0.weight",
+        "backbone/bn1/mean": "foot.feature_extractor.0.1.running_mean",
+        "backbone/layer1_1/bn2/bias": "foot.feature_extractor.1.1.bn2.bias",
+        "backbone/layer4_0/downsample_0/kernel": "foot.feature_extractor.4.0.downsample.0.weight",
+    },
 }
 
 
-@pytest.mark.parametrize(
-    ("form", "names"),
-    [
-        (DETECTOR_FORMATS["reference"], REFERENCE_NAMES),
-        (DETECTOR_FORMATS["torchlake"], TORCHLAKE_NAMES),
-        (TORCHLAKE_GROUPED, GROUPED_NAMES),
-    ],
-    ids=["reference", "torchlake", "grouped"],
-)
-def test_names(form, names):
-    for path, name in names.items():
+@pytest.mark.parametrize("format_name", NAMES)
+def test_names(format_name):
+    form = {**FORMATS, "grouped": TORCHLAKE_GROUPED}[format_name]
+    for path, name in NAMES[format_name].items():
         assert form.name_of(tuple(path.split("/"))) == name
 
 
-def test_every_variable_has_a_name_of_its_own(format_name):
-    leaves = leaves_of(shapes(format_name))
-    names = {DETECTOR_FORMATS[format_name].name_of(path) for path in leaves}
-    assert len(names) == len(leaves)
-    assert recognise(names) == format_name
-    assert any(path[0] == "head" for path in leaves)
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_round_trip(format_name):
+    expected = random_variables(format_name)
+    tensors = to_format(expected, format_name, boxes_per_cell=2)
+    assert recognise(tensors) == format_name
+    kernel = expected["params"]["backbone"]["layer2_0"]["conv1"]["kernel"]
+    tensor = tensors[FORMATS[format_name].name_of(("backbone", "layer2_0", "conv1", "kernel"))]
+    assert tensor[7, 3, 2, 1] == kernel[2, 1, 3, 7]  # O I H W
+    if format_name == "backbone":  # the head stays what it was
+        for collection in expected.values():
+            collection["head"] = jax.tree.map(np.zeros_like, collection["head"])
+    jax.tree.map(np.testing.assert_array_equal, load(format_name, tensors)[0], expected)
+    if format_name == "torchlake":  # of older checkpoints
+        tensors = {
+            TORCHLAKE_GROUPED.name_of(path): tensors[FORMATS["torchlake"].name_of(path)]
+            for path in leaves_of(expected)
+        }
+        assert recognise(tensors) == "torchlake"
+        jax.tree.map(np.testing.assert_array_equal, load(format_name, tensors)[0], expected)
 
 
-def test_a_layer_that_a_program_lacks():
-    with pytest.raises(UserError, match="the network of the PyTorch reference has no head/neck"):
-        to_detector(random_variables("torchlake"), "reference", **SIZES)
+def test_channels_get_our_order():
+    """The bias alone says what a channel means: its numbers are those of the channels."""
+    tensors = to_format(random_variables("torchlake"), "torchlake", boxes_per_cell=2)
+    tensors["head.bias"] = np.arange(13, dtype=np.float32)
+    head = load("torchlake", tensors)[0]["params"]["head"]["predict"]
+    # theirs: x y w h conf | x y w h conf | classes
+    np.testing.assert_array_equal(head["bias"], [4, 0, 1, 2, 3, 9, 5, 6, 7, 8, 10, 11, 12])
+    np.testing.assert_array_equal(head["kernel"][0, 0, :, 7], tensors["head.weight"][6, :, 0, 0])
+
+
+# --- What a file may hold -------------------------------------------------------------------------
+
+
+def load_backbone(**changes):
+    tensors = to_format(random_variables("backbone"), "backbone", boxes_per_cell=2)
+    tensors |= {"bn1.num_batches_tracked": np.array(7), "fc.bias": np.zeros(2)}
+    tensors |= {name.replace("__", "."): value for name, value in changes.items()}
+    return load("backbone", {k: value for k, value in tensors.items() if value is not None})
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
+def test_every_array_arrives_in_the_type_of_its_variable(dtype):
+    loaded, report = load_backbone(bn1__bias=np.arange(8, dtype=dtype))
+    found = loaded["params"]["backbone"]["bn1"]["bias"]
+    np.testing.assert_array_equal(found, np.arange(8, dtype=np.float32), strict=True)
+    assert report == "ref.pth (sha256 0f): 100 arrays, 48,088 values, without fc.bias"
 
 
 @pytest.mark.parametrize(
-    ("names", "found"),
+    ("changes", "message"),
     [
-        (["conv1.weight", "layer1.0.conv1.weight", "fc.weight"], "backbone"),
-        (["backbone.conv1.weight", "conv_out.0.bias"], "reference"),
-        (["foot.feature_extractor.0.0.weight", "head.1.weight"], "torchlake"),
-        (["features.0.weight"], None),
-        ([], None),
+        ({"bn1__bias": None}, r"lacks parameter bn1\.bias: is it a resnet18\?"),
+        ({"a__x": np.zeros(1), "a__y": np.zeros(1)}, r"unexpected parameter a\.x and 1 more: is"),
+        ({"bn1__bias": np.zeros(5)}, r"bn1\.bias has shape \[5\], expected \[8\]: is it"),
+        ({"conv1__weight": np.zeros((7, 7, 3, 8))}, r"\[7, 7, 3, 8\], expected \[8, 3, 7, 7\]"),
+        ({"bn1__bias": np.zeros(8, np.int8)}, r"bn1\.bias is int8"),
+        ({"bn1__bias": np.full(8, np.nan)}, r"bn1\.bias has NaN"),
+        ({"bn1__bias": np.full(8, 1e300)}, r"bn1\.bias has NaN or infinite"),
     ],
 )
-def test_recognise(names, found):
-    assert recognise(names) == found
+def test_what_is_wrong_is_named(changes, message):
+    with pytest.raises(UserError, match=rf"^ref\.pth.*{message}"):
+        load_backbone(**changes)
 
 
-# ----------------------------------------------------------------------------------- and back
+def test_a_backbone_that_was_not_run_as_a_whole():
+    tensors = to_format(random_variables("torchlake"), "torchlake", boxes_per_cell=2)
+    blocks = [f"foot.feature_extractor.7.{block}.bn1.num_batches_tracked" for block in (0, 1)]
+    load("torchlake", tensors | dict.fromkeys(blocks, np.array(7)))
+    with pytest.raises(UserError, match="layer4"):
+        load("torchlake", tensors | {blocks[0]: np.array(7), blocks[1]: np.array(0)})
 
 
-def test_there_and_back(format_name, tensors):
-    variables, report = load(format_name, tensors)
-    expected = random_variables(format_name)
-    assert jax.tree.structure(variables) == jax.tree.structure(expected)
-    jax.tree.map(
-        lambda one, other: np.testing.assert_array_equal(one, other, strict=True),
-        variables,
-        expected,
-    )
-    assert report.num_arrays == len(tensors)
+def test_settings_are_those_of_the_file_or_else_of_the_program():
+    file = WeightsFile("ref.pth", "0", {}, {})
+    settings = formats.expected_settings(file, "torchlake")
+    assert settings["model.head_negative_slope"] == 0.1
+    settings |= {"model.backbone": "resnet34", "model.width_multiplier": 1.0, "image_size": 448}
+    settings |= {"model.grid_size": 7, "model.boxes_per_cell": 2, "model.class_names": ("ä", "b")}
+    metadata = formats.describe({**settings, "data.root": "not described"})
+    assert json.loads(metadata["pixel_mean"]) == [0.485, 0.456, 0.406]
+    file = file._replace(metadata={**metadata, "format": "pt"})
+    assert formats.expected_settings(file, "reference") == settings
 
 
-def test_the_layout_of_torch(tensors, format_name):
-    form = DETECTOR_FORMATS[format_name]
-    variables = random_variables(format_name)
-    kernel = variables["params"]["head"]["conv2"]["kernel"]
-    found = tensors[form.name_of(("head", "conv2", "kernel"))]
-    assert found[5, 3, 2, 1] == kernel[2, 1, 3, 5]
-
-
-def test_the_grouped_backbone_of_older_checkpoints():
-    variables = random_variables("torchlake")
-    tensors = to_detector(variables, "torchlake", **SIZES)
-    renamed = {
-        TORCHLAKE_GROUPED.name_of(path): tensors[DETECTOR_FORMATS["torchlake"].name_of(path)]
-        for path in leaves_of(variables)
-    }
-    assert renamed.keys() != tensors.keys()
-    loaded, _ = load("torchlake", renamed)
-    jax.tree.map(np.testing.assert_array_equal, loaded, variables)
-
-
-def test_channels_are_put_into_our_order():
-    """The bias alone says what a channel means: its numbers are the channels' numbers."""
-    tensors = to_detector(random_variables("torchlake"), "torchlake", **SIZES)
-    tensors["head.bias"] = np.arange(13, dtype=np.float32)
-    variables, _ = load("torchlake", tensors)
-    bias = variables["params"]["head"]["predict"]["bias"]
-    # theirs: x y w h conf | x y w h conf | classes
-    np.testing.assert_array_equal(bias, [4, 0, 1, 2, 3, 9, 5, 6, 7, 8, 10, 11, 12])
-    kernel = variables["params"]["head"]["predict"]["kernel"]  # [1, 1, I, O]
-    np.testing.assert_array_equal(kernel[0, 0, :, 0], tensors["head.weight"][4, :, 0, 0])
-    np.testing.assert_array_equal(kernel[0, 0, :, 7], tensors["head.weight"][6, :, 0, 0])
-    # What either program reads from its own channels is the same.
-    theirs = split_predictions(
-        tensors["head.bias"].reshape(1, 1, 1, 13), layout="torchlake", **SIZES
-    )
-    ours = split_predictions(bias.reshape(1, 1, 1, 13), layout="reference", **SIZES)
-    for one, other in zip(theirs, ours, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-# --------------------------------------------------------------------------------- strictness
-
-
-def test_what_is_wrong_is_named(format_name, tensors):
-    form = DETECTOR_FORMATS[format_name]
-    name = form.name_of(("head", "bn3", "var"))
-    without = {key: value for key, value in tensors.items() if key != name}
-    for wrong, message in (
-        (without, f"ref.pth lacks parameter {name}: is it a resnet18"),
-        ({**tensors, "fc.weight": np.zeros(3)}, "ref.pth has the unexpected parameter fc.weight"),
-        ({**tensors, name: tensors[name][1:]}, rf"ref.pth: {name} has shape \[7\], expected \[8\]"),
-        ({**tensors, name: tensors[name] * np.nan}, f"ref.pth: {name} has NaN or infinite"),
-        ({**tensors, name: tensors[name].astype(int)}, f"ref.pth: {name} is int64"),
-    ):
-        with pytest.raises(UserError, match=message):
-            load(format_name, wrong)
-
-
-def test_counters_are_ignored(format_name, tensors):
-    tensors["conv.1.num_batches_tracked"] = np.array(9)
-    _, report = load(format_name, tensors)
-    assert report.ignored == ("conv.1.num_batches_tracked",)
-    assert "without" not in str(report)
-
-
-def test_other_boxes_or_classes_are_told(format_name, tensors):
-    message = r"\.weight has shape \[13, \d+, 1, 1\], expected 30 channels \(2 boxes x 5 \+ 20 cl"
-    with pytest.raises(UserError, match=message):
-        load_detector(
-            file_of(tensors),
-            shapes(format_name),
-            format_name,
-            hint=HINT,
-            boxes_per_cell=2,
-            num_classes=20,
-        )
-
-
-@pytest.mark.parametrize(
-    ("counts", "whole"),
-    [((7, 7), True), ((7, 0), False), ((7, 9), True), (([7, 7], [8, 8, 8]), True), (([], 3), True)],
-)
-def test_a_backbone_that_was_not_run_as_a_whole(counts, whole):
-    tensors = to_detector(random_variables("torchlake"), "torchlake", **SIZES)
-    for block, count in enumerate(counts):
-        name = f"foot.feature_extractor.7.{block}.bn1.num_batches_tracked"
-        tensors[name] = np.array(count)
-    if whole:
-        load("torchlake", tensors)
-    else:
-        with pytest.raises(UserError, match=r"7\.1\.bn1 has seen 0 batches .* without that block"):
-            load("torchlake", tensors)
-
-
-# ----------------------------------------------------------------------------------- settings
-
-
-def test_settings_without_metadata_are_the_program_s():
-    found = expected_settings(file_of({}), "torchlake")
-    assert found["model.head_neck_channels"] == 256
-    assert found["model.head_negative_slope"] == 0.1
-    assert found["model.pixel_mean"] == (0.485, 0.456, 0.406)
-    assert expected_settings(file_of({}), "reference")["model.pixel_std"] == (1.0, 1.0, 1.0)
-
-
-def test_a_file_s_own_words_come_first():
-    settings = {key: f"value of {key}" for key in DESCRIBED if key != "model.width_multiplier"} | {
-        "model.pixel_mean": (0.1, 0.2, 0.3),
-        "data.root": "not described",
-    }
-    metadata = describe(settings)
-    assert json.loads(metadata["pixel_mean"]) == [0.1, 0.2, 0.3]
-    assert "root" not in metadata
-    found = expected_settings(file_of({}, {**metadata, "format": "pt"}), "reference")
-    assert found["model.pixel_mean"] == (0.1, 0.2, 0.3)
-    assert found["model.class_names"] == "value of model.class_names"
-    assert "model.width_multiplier" not in found
-    with pytest.raises(UserError, match=r"ref\.pth: its metadata 'grid_size' is not JSON"):
-        expected_settings(file_of({}, {"grid_size": "{"}), "reference")
+def test_a_real_file(shared_dir):
+    file = read_weights(shared_dir / "weights" / "resnet18-tinyimagenet.safetensors")
+    assert recognise(file.tensors) == "backbone"
+    variables, report = from_format(file, shapes(width=1), "backbone", boxes_per_cell=2, hint="")
+    # parameters, means and variances
+    assert f"{11_176_512 + 2 * 4_800:,} values, without fc.bias, fc.weight" in report
+    for name, tensor in to_format(variables, "backbone", boxes_per_cell=2).items():
+        np.testing.assert_array_equal(tensor, file.tensors[name])

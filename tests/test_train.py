@@ -1,82 +1,194 @@
-"""Commands that training refuses: early, and without a trace in the run folder."""
+"""Training within this process: mistakes are refused early, and no interruption changes a run."""
 
+import contextlib
+import os
+import shutil
+import signal
+
+import jax
 import pytest
-from tiny_run import tiny_config
+from end_to_end import SHRUNK, assert_same_arrays, assert_same_run, checkpoint_steps, rows
+from flax import linen as nn
 
-from yolov1_jax.errors import UserError
-from yolov1_jax.train import train_and_evaluate
-from yolov1_jax.training import build as experiment
-from yolov1_jax.training import run_folder
+from yolov1_jax import config as configs
+from yolov1_jax import main
+from yolov1_jax import train as train_module
+from yolov1_jax.config import UserError
+from yolov1_jax.models.batch_norm import BatchNorm
+from yolov1_jax.models.resnet import BACKBONES
+from yolov1_jax.training import build
+from yolov1_jax.training.metrics import MetricWriter, NonFiniteLoss
+
+pytestmark = pytest.mark.xdist_group("train")
 
 
-def config_with(**changes):
-    return tiny_config(**{"data__train": ("train:8",), "train__batch_size": 4, **changes})
+class OneLayer(nn.Module):
+    """A backbone that compiles in no time, with BatchNorm's statistics as the real ones have."""
+
+    width_multiplier: float
+    dtype: object
+    param_dtype: object
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = nn.Conv(8, (32, 32), strides=32, use_bias=False)(images)  # [B, H/32, W/32, 8]
+        return nn.relu(BatchNorm(use_running_average=not train)(x))
 
 
-def contents(folder):
-    return {
-        path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))
-    }
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation():
+    """A small backbone, and one compilation for all runs of the same network and optimizer."""
+    setups, real = {}, build.Setup
+
+    def setup(config, num_images):
+        key = (repr(configs.replace(config, "seed", 0)), num_images)
+        if key not in setups:
+            setups[key] = real(config, num_images)
+        return setups[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "resnet18", OneLayer)
+        patch.setattr(build, "Setup", setup)
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+def train(workdir, overrides=None):
+    config = configs.shipped_config("quickstart")
+    for key, value in {**SHRUNK, **(overrides or {})}.items():
+        config = configs.override(config, key, str(value))
+    train_module.train_and_evaluate(config, workdir)
+
+
+class Crash(Exception):
+    """Ends a run without warning; nothing catches it."""
+
+
+@contextlib.contextmanager
+def interrupted(by, step=None):
+    """Crashes or signals after a step; without one, in the middle of an evaluation."""
+
+    def strike():
+        if by is Crash:
+            raise Crash
+        os.kill(os.getpid(), by)
+
+    class Interrupting(MetricWriter):
+        def step(self, number):
+            super().step(number)
+            if number == step:
+                strike()
+
+        def track(self, items, description, total):
+            for i, item in enumerate(super().track(items, description, total)):
+                if i == 1 and step is None:
+                    strike()
+                yield item
+
+    crash = pytest.raises(Crash) if by is Crash else contextlib.nullcontext()
+    with pytest.MonkeyPatch.context() as patch, crash:
+        patch.setattr(train_module, "MetricWriter", Interrupting)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupts."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    train(workdir)
+    return workdir
 
 
 @pytest.fixture
-def no_data(monkeypatch):
-    def fail(config):
-        pytest.fail("data is read")
+def finished(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "run")
 
-    monkeypatch.setattr(experiment, "open_train_source", fail)
+
+def test_crashed_and_stopped_it_ends_like_a_run_never_interrupted(whole, tmp_path):
+    workdir = tmp_path / "run"
+    with interrupted(Crash, 5):
+        train(workdir)
+    assert checkpoint_steps(workdir) == [3]
+    # An evaluation is given up: the next start makes up for it.
+    with interrupted(signal.SIGTERM):
+        train(workdir)
+    assert checkpoint_steps(workdir) == [3, 6]
+    assert not (workdir / "eval").exists()
+    # Between two rows of metrics.
+    with interrupted(signal.SIGINT, 7):
+        train(workdir)
+    assert checkpoint_steps(workdir) == [3, 6, 7]
+    train(workdir)
+    assert_same_run(workdir, whole)
+    # The mAP made up for is with its checkpoint, where the best is looked up.
+    for folder in (workdir, whole):
+        assert '"mAP": null' not in (folder / "checkpoints/6/metrics/metrics").read_text()
+
+
+def test_a_damaged_checkpoint_and_a_run_that_is_finished(whole, finished, caplog):
+    shutil.rmtree(finished / "checkpoints" / "12" / "state")
+    train(finished)
+    assert "checkpoint 12 is damaged" in caplog.text
+    assert_same_run(finished, whole)
+
+    # Started again, only what is missing is made again.
+    before = (finished / "metrics.jsonl").read_bytes()
+    (finished / "eval" / "12.json").unlink()
+    shutil.rmtree(finished / "report")
+    train(finished)
+    assert (finished / "metrics.jsonl").read_bytes() == before
+    assert_same_run(finished, whole)
+    assert len(list((finished / "report").glob("*"))) == 5
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_spoils_nothing(whole, finished):
+    shutil.rmtree(finished / "checkpoints" / "12")
+    # Step 10 makes the update, step 11 meets it.
+    with pytest.raises(NonFiniteLoss, match=r"step 11 .*loss/wh=") as caught:
+        train(finished, {"optimizer.learning_rate": 1e30})
+    assert str(caught.value).count("synthetic/train/0000") == 8
+    assert rows(finished)[-1]["step"] == 10
+    assert checkpoint_steps(finished) == [3, 6, 9]
+    for step in (6, 9):
+        assert_same_arrays(finished, whole, step)
+    train(finished)
+    assert_same_run(finished, whole)
+
+
+def test_another_seed_is_another_run(whole, tmp_path):
+    with interrupted(Crash, 3):
+        train(tmp_path / "run", {"seed": 1})
+    assert abs(rows(tmp_path / "run")[0]["loss"] - rows(whole)[0]["loss"]) > 0.1
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("key", "value", "telling"),
     [
-        {"seed": 2**32},
-        {"model__grid_size": 5},
-        {"image_size": 65},
-        {"data__augmentation__hue": 3.0},
-        {"train__batch_size": 6},
-        {"model__pretrained": "/no/weights.safetensors"},
+        ("model.grid_size", 5, "grid_size=5"),
+        ("train.batch_size", 6, "multiple of 4"),
+        ("model.pretrained", "/no/weights.safetensors", "/no/weights.safetensors"),
+        ("data.root", "/no/other", "/no/other"),
     ],
-    ids=lambda change: next(iter(change)),
 )
-def test_what_the_config_shows_is_refused_before_data_is_read(tmp_path, no_data, change):
-    with pytest.raises(UserError):
-        train_and_evaluate(config_with(**change), tmp_path / "run")
-    assert not contents(tmp_path)
+def test_a_mistake_gets_one_line_before_data_is_read(tmp_path, capsys, key, value, telling):
+    changes = {**SHRUNK, "data.source": "folder", "data.root": "/no/where", key: value}
+    flags = [f"--config.{name}={text}" for name, text in changes.items()]
+    assert main.main([f"--workdir={tmp_path / 'run'}", *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert telling in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.glob("run/*"))
 
 
-@pytest.mark.parametrize("place", ["/dev/null/run", "/proc/run", "file", "file/run", "a" * 300])
-def test_a_run_folder_that_cannot_be_made_is_refused_before_data_is_read(
-    tmp_path, no_data, monkeypatch, place
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"^expected a --workdir to write in, found "):
-        train_and_evaluate(config_with(), tmp_path / place)
+def test_a_run_folder_that_cannot_be_made_is_refused(tmp_path):
+    with pytest.raises(UserError, match="write"):
+        train(tmp_path / ("a" * 300), {"data.source": "folder", "data.root": "/no/where"})
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"data__augmentation__hue": 3.0}, "hue: expected a number from 0 to 0.5"),
-        ({"loss__xy_unit": "image"}, "holds a run with config.loss.xy_unit='cell'"),
-        ({"train__num_steps": 5}, "holds a run that has made 10 steps"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
-def test_a_refused_command_leaves_a_run_as_it_is(tmp_path, change, message):
-    run_folder.write_config(tmp_path, config_with(loss__xy_unit="cell"))
-    (run_folder.checkpoints_dir(tmp_path) / "10").mkdir(parents=True)
-    before = contents(tmp_path)
-    with pytest.raises(UserError, match=message):
-        train_and_evaluate(config_with(**{"loss__xy_unit": "cell", **change}), tmp_path)
-    assert contents(tmp_path) == before
-
-
-def test_a_run_whose_checkpoints_are_damaged_keeps_its_config(tmp_path):
-    run_folder.write_config(tmp_path, config_with(train__num_steps=20))
-    (run_folder.checkpoints_dir(tmp_path) / "10").mkdir(parents=True)
-    before = (tmp_path / "config.json").read_bytes()
-    with pytest.raises(UserError, match="found only damaged ones"):
-        train_and_evaluate(config_with(train__num_steps=30), tmp_path)
-    assert (tmp_path / "config.json").read_bytes() == before
+def test_a_refused_command_leaves_a_run_as_it_is(whole):
+    before = {path: path.is_file() and path.read_bytes() for path in whole.rglob("*")}
+    with pytest.raises(UserError, match="holds a run"):
+        train(whole, {"train.num_steps": 5})
+    assert {path: path.is_file() and path.read_bytes() for path in whole.rglob("*")} == before

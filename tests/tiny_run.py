@@ -3,13 +3,10 @@
 import jax
 import numpy as np
 
-from configs import quickstart
 from yolov1_jax import config as configs
 from yolov1_jax.data.synthetic import SyntheticSource
-from yolov1_jax.training import build as experiment
-from yolov1_jax.training import run_folder
+from yolov1_jax.training import build, run_folder
 from yolov1_jax.training.checkpoint import Checkpoints
-from yolov1_jax.training.step import create_train_state
 
 
 def tiny_config(**changes):
@@ -25,7 +22,7 @@ def tiny_config(**changes):
         "eval__batch_size": 4,
         **changes,
     }
-    config = quickstart.get_config()
+    config = configs.shipped_config("quickstart")
     for key, value in changes.items():
         config = configs.replace(config, key.replace("__", "."), value)
     return config
@@ -33,14 +30,6 @@ def tiny_config(**changes):
 
 def random_state(config, seed):
     """A train state of random numbers, which no compiler was needed for."""
-    model = experiment.build_model(config, len(config.model.class_names))
-    optimizer = experiment.optimizer(config, experiment.duration(config, 100))
-    shapes = jax.eval_shape(
-        lambda key: create_train_state(
-            key, model=model, optimizer=optimizer, image_size=config.image_size
-        ),
-        jax.random.key(0),
-    )
     rng = np.random.default_rng(seed)
 
     def fill(leaf):
@@ -50,7 +39,7 @@ def random_state(config, seed):
             values = rng.uniform(0.5, 1.5, leaf.shape)
         return jax.numpy.asarray(values.astype(leaf.dtype))
 
-    return jax.tree.map(fill, shapes)
+    return jax.tree.map(fill, build.Setup(config).abstract_state())
 
 
 def save_run(workdir, mean_aps, config=None):

@@ -41,8 +41,8 @@ def torch_parameter(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def images(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """uint8 images: patches of 32 x 32 pixels, each of a colour and with noise of its own.
 
-    Noise alone looks the same everywhere from afar. Batch normalisation divides by the little that
-    differs and so magnifies rounding: the gradients of a ResNet-50 become 25 times less exact.
+    Of noise alone, the averages hardly differ from place to place. Batch normalisation divides by
+    that and magnifies rounding: the gradients of a ResNet-50 become 25 times less exact.
     """
     batch_size, height, width, channels = shape
     patches = (batch_size, -(-height // 32), -(-width // 32), channels)
@@ -51,10 +51,9 @@ def images(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def fingerprint(prefix: str, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Two numbers for every array: its norm, and its sum with a fixed direction of its own.
+    """Two numbers that stand for an array: its norm, and its sum along a fixed direction.
 
-    Together they stand for the array in a golden file: an array of the same norm that is wrong
-    somewhere has another sum. The directions have the names of the arrays, behind the prefix.
+    The directions are random; prefix and name of the array choose them.
     """
     norms = [np.linalg.norm(array) for array in arrays.values()]
     along = [(array * uniform(prefix + name, array.shape)).sum() for name, array in arrays.items()]

@@ -7,7 +7,7 @@ from golden.resnet_cases import ResNetCase
 from jax.typing import DTypeLike
 
 from yolov1_jax.models.yolov1 import YOLOv1
-from yolov1_jax.weights.torchvision import torchvision_name
+from yolov1_jax.weights.formats import torchvision_name
 
 
 def model_of(case: ResNetCase, dtype: DTypeLike) -> YOLOv1:

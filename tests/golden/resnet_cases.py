@@ -47,17 +47,9 @@ class ResNetCase:
 PLAIN = {"pixel_mean": (0.0, 0.0, 0.0), "pixel_std": (1.0, 1.0, 1.0)}  # image / 255
 
 CASES = (
-    ResNetCase("resnet18", batch_size=4, image_size=128, grid_size=2, strides=(2, 1)),
-    ResNetCase("resnet34", batch_size=4, image_size=128, grid_size=1, strides=(2, 2)),
-    ResNetCase(
-        "resnet50",
-        batch_size=2,
-        image_size=96,
-        grid_size=3,
-        strides=(1, 1),
-        neck_channels=8,
-        negative_slope=0.1,
-    ),
+    ResNetCase("resnet18", 4, 128, grid_size=2, strides=(2, 1)),
+    ResNetCase("resnet34", 4, 128, grid_size=1, strides=(2, 2)),
+    ResNetCase("resnet50", 2, 96, grid_size=3, strides=(1, 1), neck_channels=8, negative_slope=0.1),
 )
 
 # The reference's head, trained with its loss. The first accumulates two batches for an update.
@@ -68,17 +60,8 @@ TRAINING_CASES = (
 )
 
 # The reference's own networks.
+FULL = {"width": 64, "head_channels": 1024, "num_classes": 20, **PLAIN}
 FULL_CASES = tuple(
-    ResNetCase(
-        backbone,
-        batch_size=2,
-        image_size=448,
-        grid_size=7,
-        strides=(2, 1),
-        width=64,
-        head_channels=1024,
-        num_classes=20,
-        **PLAIN,
-    )
+    ResNetCase(backbone, 2, 448, grid_size=7, strides=(2, 1), **FULL)
     for backbone in ("resnet18", "resnet34", "resnet50")
 )

@@ -1,6 +1,6 @@
 """The detector as a PyTorch program: what parity is measured against.
 
-Written from the papers' and torchvision's published architecture and from the reference's head
+Written from torchvision's published architecture and from the reference's head
 (gitE0Z9/pytorch-implementations, notebook yolov1-v2 of 2021-09), with torchvision's parameter
 names. Weights and images come from fixed_numbers.py. B batch, S grid side, C classes.
 """
@@ -18,21 +18,16 @@ class Block(nn.Module):
     def __init__(self, inputs: int, channels: int, stride: int, bottleneck: bool):
         super().__init__()
         outputs = channels * 4 if bottleneck else channels
+        layers = [(channels, 3, stride), (outputs, 3, 1)]  # channels, kernel, stride
         if bottleneck:
-            self.conv1 = nn.Conv2d(inputs, channels, 1, bias=False)
-            self.bn1 = nn.BatchNorm2d(channels)
-            self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
-            self.bn2 = nn.BatchNorm2d(channels)
-            self.conv3 = nn.Conv2d(channels, outputs, 1, bias=False)
-            self.bn3 = nn.BatchNorm2d(outputs)
-            self.relu2 = nn.ReLU()
-        else:
-            self.conv1 = nn.Conv2d(inputs, channels, 3, stride, 1, bias=False)
-            self.bn1 = nn.BatchNorm2d(channels)
-            self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-            self.bn2 = nn.BatchNorm2d(channels)
-        self.relu1 = nn.ReLU()
-        self.relu = nn.ReLU()
+            layers = [(channels, 1, 1), (channels, 3, stride), (outputs, 1, 1)]
+        before = inputs
+        for i, (after, kernel, step) in enumerate(layers, start=1):
+            convolution = nn.Conv2d(before, after, kernel, step, kernel // 2, bias=False)
+            setattr(self, f"conv{i}", convolution)
+            setattr(self, f"bn{i}", nn.BatchNorm2d(after))
+            before = after
+        self.relu1, self.relu2, self.relu = nn.ReLU(), nn.ReLU(), nn.ReLU()
         self.bottleneck = bottleneck
         self.downsample = None
         if stride != 1 or inputs != outputs:

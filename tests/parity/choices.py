@@ -1,9 +1,8 @@
-"""Makes PyTorch's ReLU and max-pool choose as ours did, and says what they would have chosen.
+"""Makes PyTorch's ReLU and max-pool choose as ours did, and counts where they would not have.
 
-In float32 two programs round differently, and of the twenty million inputs of the ReLUs some are so
-near to 0 that one program lets them through and the other does not. Each of them changes all
-gradients behind it by a thousandth or so, in PyTorch against its own float64 just as well. With the
-same choices the gradients can be compared to the last digits, and the choices by themselves.
+In float32 two programs round differently, and some of the twenty million inputs of the ReLUs are so
+near to 0 that one program lets them through and the other does not. Each changes all gradients
+behind it by about a thousandth. With the same choices the gradients agree to the last digits.
 """
 
 import dataclasses
@@ -23,22 +22,19 @@ class Choices:
     num_different: int = 0
     margin: float = 0.0  # the largest difference in value of such a choice, relative to its layer
 
-    def count(self, own: torch.Tensor, margins: torch.Tensor, scale: torch.Tensor) -> None:
-        self.num_choices += own.numel()
-        self.num_different += int(own.sum())
-        if own.any():
-            self.margin = max(self.margin, float(margins[own].max() / scale.abs().max()))
+    def count(self, different: torch.Tensor, margins: torch.Tensor, layer: torch.Tensor) -> None:
+        self.num_choices += different.numel()
+        self.num_different += int(different.sum())
+        if different.any():
+            self.margin = max(self.margin, float(margins[different].max() / layer.abs().max()))
 
 
 def follow(model: Detector, normalized: Any) -> Choices:
-    """From now on the model's ReLUs and its max-pool choose as in our pass.
+    """The ReLUs and the max-pool of the model's next pass choose as in ours.
 
-    Args:
-      model: of which a single pass is to be made.
-      normalized: output of our BatchNorms and blocks, by flax's names.
+    `normalized` is the output of our BatchNorms and blocks, by flax's names.
     """
     choices = Choices()
-    modules = dict(model.named_modules())
     stem = our_activation("backbone.relu", normalized).clamp(min=0)
 
     def relu_hook(name: str, slope: float):
@@ -62,11 +58,10 @@ def follow(model: Detector, normalized: Any) -> Choices:
         choices.count(lost > 0, lost, own.detach())
         return chosen
 
-    for name, module in modules.items():
-        if isinstance(module, nn.ReLU):
-            module.register_forward_hook(relu_hook(name, 0.0))
-        elif isinstance(module, nn.LeakyReLU):
-            module.register_forward_hook(relu_hook(name, module.negative_slope))
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ReLU | nn.LeakyReLU):
+            slope = getattr(module, "negative_slope", 0.0)
+            module.register_forward_hook(relu_hook(name, slope))
         elif isinstance(module, nn.MaxPool2d):
             module.register_forward_hook(pool_hook)
     return choices
@@ -79,7 +74,7 @@ def windows(x: torch.Tensor, pool: nn.MaxPool2d) -> torch.Tensor:
 
 
 def our_activation(name: str, normalized: Any) -> torch.Tensor:
-    """What has the sign of the input of the ReLU with this name in PyTorch: [B, C, H, W].
+    """Our array with the sign of the input of the ReLU with this name in PyTorch: [B, C, H, W].
 
     `backbone.layer1.0.relu1` stands behind our `bn1` of that block; `backbone.layer1.0.relu` is
     the block's last, so the block's output is positive where its input is.

@@ -1,11 +1,9 @@
 """What the parity tests share: a table of all measured differences at the end of the run."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-
-Row = tuple[str, str, str, float, float]  # stage, network, measure, difference, bound
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -25,21 +23,15 @@ def compare(record_property: Callable[[str, object], None]) -> Callable[..., Non
     return row
 
 
-def rows_of(reports: list[pytest.TestReport]) -> Iterator[Row]:
-    # Through the properties of the reports, because these also come back from xdist's workers.
-    for report in reports:
-        for name, value in report.user_properties:
-            if name == "parity" and report.when == "call":
-                yield tuple(json.loads(value))
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # Through the properties of the reports, because these also come back from xdist's workers.
     stats = terminalreporter.stats
-    rows = list(rows_of([*stats.get("passed", []), *stats.get("failed", [])]))
-    if not rows:
-        return
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    terminalreporter.section("parity with PyTorch")
+    reports = [*stats.get("passed", []), *stats.get("failed", [])]
+    properties = [found for one in reports if one.when == "call" for found in one.user_properties]
+    rows = [json.loads(value) for name, value in properties if name == "parity"]
+    if rows:
+        terminalreporter.section("parity with PyTorch")
+    widths = [max(len(row[column]) for row in rows) if rows else 0 for column in range(3)]
     for *names, difference, bound in rows:
         padded = "  ".join(name.ljust(width) for name, width in zip(names, widths, strict=True))
         verdict = "" if difference <= bound else "  FAILED"

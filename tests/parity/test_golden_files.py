@@ -5,20 +5,18 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is absent: pip install -e '.[parity]'")
 
-from golden import make_pth_golden, make_resnet_golden, make_training_golden
+from golden import make_golden, make_pth_golden
 from golden.differences import largest, worst
 from golden.pth_values import expected
 
 from yolov1_jax.weights.safetensors_file import read_weights
 
 
-@pytest.mark.parametrize("script", [make_resnet_golden, make_training_golden])
-def test_golden_file_is_reproduced(compare, script):
-    committed = dict(np.load(script.FILE))
-    computed = script.generate()
-    assert computed.keys() == committed.keys()
-    difference = worst(largest, computed, committed)
-    compare("golden file", script.FILE.name, "any array", difference, 1e-9)
+@pytest.mark.parametrize("name", make_golden.FILES)
+def test_golden_file_is_reproduced(compare, name):
+    committed = dict(np.load(make_golden.FOLDER / name))
+    difference = worst(largest, make_golden.generate(name), committed)
+    compare("golden file", name, "any array", difference, 1e-9)
 
 
 def test_torch_files_written_now_are_read_as_the_committed_ones(compare, tmp_path):

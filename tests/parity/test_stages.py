@@ -19,12 +19,10 @@ from golden.resnet_cases import CASES, FULL_CASES
 from golden.scenes import scenes
 
 from yolov1_jax.models.yolov1 import normalize
-from yolov1_jax.yolo.boxes import cxcywh_to_xyxy, iou_xyxy
-from yolov1_jax.yolo.grid import boxes_around_cell, encode_boxes, encode_targets, split_predictions
-from yolov1_jax.yolo.loss import responsible_boxes, yolo_loss
+from yolov1_jax.yolo.grid import encode_targets, split_predictions
+from yolov1_jax.yolo.loss import match_boxes, yolo_loss
 
 GRID, NUM_CLASSES, NUM_IMAGES = 7, 20, 64
-PRECISIONS = {"float64": 1e-12, "float32": 1e-5}
 OBJECTS = scenes("stages", NUM_IMAGES, NUM_CLASSES, num_slots=12)
 
 
@@ -42,104 +40,71 @@ def made_up_output(target: np.ndarray) -> np.ndarray:
     return raw
 
 
-@pytest.fixture(scope="module")
-def target():
-    return torch_loss.target_grid(OBJECTS, GRID, NUM_CLASSES)
-
-
-@pytest.fixture(scope="module")
-def output(target):
-    return made_up_output(target.numpy())
-
-
-def our_targets(dtype):
-    return encode_targets(
-        jnp.asarray(OBJECTS.boxes_xyxy, dtype),
-        jnp.asarray(OBJECTS.labels),
-        jnp.asarray(OBJECTS.valid),
-        grid_size=GRID,
-        num_classes=NUM_CLASSES,
-        **TARGET_OPTIONS,
-    )
-
-
-def channels_last(array):
-    return np.moveaxis(np.asarray(array), 1, -1)
+def channels_last(tensor: torch.Tensor) -> np.ndarray:
+    return np.moveaxis(tensor.detach().numpy(), 1, -1)
 
 
 @pytest.mark.parametrize("case", [CASES[0], FULL_CASES[0]], ids=["ImageNet's mean", "plain"])
-@pytest.mark.parametrize("dtype", PRECISIONS)
-def test_pixels(compare, case, dtype):
+@pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-15), ("float32", 5e-7)])
+def test_pixels(compare, case, dtype, bound):
     with jax.enable_x64(dtype == "float64"):
         pixels = fixed_numbers.images(case.name, case.image_shape)
         ours = normalize(pixels, case.pixel_mean, case.pixel_std, dtype)
     images = torch_detector.images(case, getattr(torch, dtype))
     theirs = channels_last(torch_detector.normalize(images, case))
     stage = "pixels / 255" if case.pixel_mean[0] == 0 else "pixels by mean and std"
-    bound = {"float64": 1e-15, "float32": 5e-7}[dtype]
     compare(f"{stage}, {dtype}", "any", "input", largest(ours, theirs), bound)
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
-def test_target_grid(compare, target, dtype):
+@jax.jit
+def our_stages(objects, raw):
+    """Targets, matches, terms of the loss and its gradient."""
+    targets = encode_targets(*objects, grid_size=GRID, num_classes=NUM_CLASSES, **TARGET_OPTIONS)
+
+    def total(raw):
+        predictions = split_predictions(raw, boxes_per_cell=2, num_classes=NUM_CLASSES)
+        loss = yolo_loss(predictions, targets, **LOSS_OPTIONS)
+        return loss.total, (match_boxes(predictions, targets, xy_unit="image"), loss.terms)
+
+    gradient, (match, terms) = jax.grad(total, has_aux=True)(raw)
+    return targets, match, terms, gradient
+
+
+@pytest.mark.parametrize(
+    ("dtype", "box_bound", "bound"), [("float64", 1e-14, 1e-12), ("float32", 1e-6, 1e-5)]
+)
+def test_targets_matches_and_loss(compare, dtype, box_bound, bound):
+    target = torch_loss.target_grid(OBJECTS, GRID, NUM_CLASSES)
+    output = torch.from_numpy(made_up_output(target.numpy())).to(getattr(torch, dtype))
+    output.requires_grad_()
+    iou, responsible = map(channels_last, torch_loss.choose_boxes(output, target.to(output.dtype)))
+    their_terms = torch_loss.loss_terms(output, target.to(output.dtype))
+    sum(their_terms.values()).backward()
     with jax.enable_x64(dtype == "float64"):
-        targets = our_targets(dtype)
-        boxes = encode_boxes(targets.boxes_cxcywh[..., None, :], xy_unit="image")[..., 0, :]
-    theirs = channels_last(target)
-    has_object = theirs[..., :1]
+        objects = OBJECTS._replace(boxes_xyxy=jnp.asarray(OBJECTS.boxes_xyxy, dtype))
+        found = our_stages(objects, channels_last(output))
+    targets, match, terms, gradient = jax.tree.map(np.asarray, found)
+
+    has_object, boxes, classes = np.split(channels_last(target), [1, 5], axis=-1)
     assert has_object.sum() < OBJECTS.valid.sum()  # there are shared cells
-    different = np.sum(np.asarray(targets.object_mask)[..., None] != has_object)
-    different += np.sum(np.asarray(targets.classes) != theirs[..., 5:])
-    compare(f"target grid, {dtype}", "any", "cells and classes that differ", int(different), 0)
-    difference = largest(np.where(has_object, boxes, 0), theirs[..., 1:5])
-    bound = {"float64": 1e-14, "float32": 1e-6}[dtype]
-    compare(f"target grid, {dtype}", "any", "x, y, w, h", difference, bound)
+    different = np.sum(targets.object_mask != (has_object[..., 0] == 1))
+    different += np.sum(targets.classes != classes)
+    stage = f"target grid, {dtype}"
+    compare(stage, "any", "cells and classes that differ", int(different), 0)
+    compare(stage, "any", "x, y, w, h", largest(has_object * targets.boxes, boxes), box_bound)
 
-
-@pytest.mark.parametrize("dtype", PRECISIONS)
-def test_responsible_boxes(compare, target, output, dtype):
-    iou, responsible = torch_loss.choose_boxes(
-        torch.from_numpy(output).to(getattr(torch, dtype)), target.to(getattr(torch, dtype))
-    )
-    has_object = target[:, 0].numpy() == 1
-    with jax.enable_x64(dtype == "float64"):
-        targets = our_targets(dtype)
-        raw = jnp.asarray(channels_last(output), dtype)
-        boxes = split_predictions(raw, boxes_per_cell=2, num_classes=NUM_CLASSES).boxes
-        truth = encode_boxes(targets.boxes_cxcywh[..., None, :], xy_unit="image")
-        ours = iou_xyxy(
-            cxcywh_to_xyxy(boxes_around_cell(boxes, xy_unit="image")),
-            cxcywh_to_xyxy(boxes_around_cell(truth, xy_unit="image")),
-        )
-        chosen = responsible_boxes(ours, targets.object_mask)
-    theirs = channels_last(iou)[has_object]  # [N, 2]
-    assert np.mean(theirs[:, 0] == theirs[:, 1]) > 0.1  # ties
-    assert np.mean(theirs[:, 1] > theirs[:, 0]) > 0.1
-    difference = largest(np.asarray(ours)[has_object], theirs)
-    compare(f"IoU, {dtype}", "any", "of both boxes of object cells", difference, PRECISIONS[dtype])
-    different = int(np.sum(np.asarray(chosen) != channels_last(responsible)))
+    in_cell = has_object[..., 0] == 1
+    first, second = iou[in_cell].T
+    assert np.mean(first == second) > 0.1  # ties
+    assert np.mean(second > first) > 0.1
+    difference = largest(match.iou[in_cell], iou[in_cell])
+    compare(f"IoU, {dtype}", "any", "of both boxes of object cells", difference, bound)
+    different = int(np.sum(match.responsible != responsible))
     compare(f"responsible box, {dtype}", "any", "cells that differ", different, 0)
 
-
-@pytest.mark.parametrize("dtype", PRECISIONS)
-def test_loss(compare, target, output, dtype):
-    raw = torch.from_numpy(output).to(getattr(torch, dtype)).requires_grad_()
-    terms = torch_loss.loss_terms(raw, target.to(raw.dtype))
-    sum(terms.values()).backward()
-
-    with jax.enable_x64(dtype == "float64"):
-        targets = our_targets(dtype)
-
-        def loss(raw):
-            predictions = split_predictions(raw, boxes_per_cell=2, num_classes=NUM_CLASSES)
-            ours = yolo_loss(predictions, targets, **LOSS_OPTIONS)
-            return sum(ours.values()), ours
-
-        ours_raw = jnp.asarray(channels_last(output), dtype)
-        gradient, ours = jax.jit(jax.grad(loss, has_aux=True))(ours_raw)
-    assert ours.keys() == terms.keys()
-    for name, term in terms.items():
-        difference = largest(ours[name], term.detach().numpy())
-        compare(f"loss, {dtype}", "any", f"term {name}", difference, PRECISIONS[dtype])
-    difference = largest(gradient, channels_last(raw.grad))
-    compare(f"loss, {dtype}", "any", "gradient", difference, PRECISIONS[dtype])
+    assert terms.keys() == their_terms.keys()
+    for name, term in their_terms.items():
+        difference = largest(terms[name], term.detach().numpy())
+        compare(f"loss, {dtype}", "any", f"term {name}", difference, bound)
+    difference = largest(gradient, channels_last(output.grad))
+    compare(f"loss, {dtype}", "any", "gradient", difference, bound)

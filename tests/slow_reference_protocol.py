@@ -1,14 +1,14 @@
-"""The PyTorch reference's measure, box by box as it is described, and outputs on which it matters.
+"""The PyTorch reference's evaluation, box by box as it is described, and outputs to try it on.
 
-Boxes come in [0, 1] in multiples of 1/64, see test_reference_protocol.py, and are scaled to 448
-pixels.
+Boxes are multiples of 1/64 of the image, which is scaled to 448 pixels: 448/64 is whole, so that
+ties and an IoU of 0.5 are exact in every order of computation.
 """
 
 import itertools
 
 import numpy as np
 
-from yolov1_jax.yolo.detections import GroundTruth
+from yolov1_jax.data.dataset import GroundTruth
 
 
 def slow_iou(a, b):
@@ -23,8 +23,9 @@ def slow_iou(a, b):
 def slow_grid(objects, size):
     """{(row, column): (box, set of labels)}: what build_target leaves of an image's objects."""
     cells = {}
-    for (x1, y1, x2, y2), label, difficult in zip(*objects, strict=True):
+    for box, label, difficult in zip(*objects, strict=True):
         if not difficult:
+            x1, y1, x2, y2 = box / 64
             column = min(int((x1 + x2) / 2 * size), size - 1)
             row = min(int((y1 + y2) / 2 * size), size - 1)
             _, labels = cells.get((row, column), (None, set()))
@@ -85,7 +86,10 @@ def slow_average_precision(table, num_objects):
 
 
 def slow_evaluation(boxes, confidence, class_scores, ground_truth, num_classes):
-    """[(AP, recall, precision, number of objects)] of each class."""
+    """[(AP, recall, precision, number of objects)] of each class.
+
+    Boxes as `evaluate_reference` takes them; the objects of images of 64 x 64 pixels.
+    """
     num_images, size, _, per_cell, _ = boxes.shape
     tables, counts = [[] for _ in range(num_classes)], [0] * num_classes
     for n in range(num_images):
@@ -114,7 +118,7 @@ def slow_evaluation(boxes, confidence, class_scores, ground_truth, num_classes):
 
 
 def random_output(rng, num_images, size, num_classes):
-    """Predictions near objects, with ties everywhere, and ground truth full of collisions."""
+    """Predictions near objects, with ties everywhere, and objects in 64 x 64 that share cells."""
     shape = (num_images, size, size, 2)
     ground_truth, boxes = [], np.empty((*shape, 4))
     class_scores = rng.choice([-1.0, 0.0, 0.25, 0.5], (*shape[:3], num_classes))
@@ -124,8 +128,8 @@ def random_output(rng, num_images, size, num_classes):
         extent = rng.choice([8, 16, 24], (num_objects, 2))
         xyxy = np.concatenate([corner, corner + extent], axis=-1)
         labels = rng.integers(0, num_classes - 1, num_objects)  # never the last class
-        ground_truth.append(GroundTruth(xyxy / 64, labels, rng.random(num_objects) < 0.2))
-        # A cell looks for an object, or for something that is none, two of them without size.
+        ground_truth.append(GroundTruth(xyxy, labels, rng.random(num_objects) < 0.2))
+        # A cell predicts an object, or something that is none, two of them without size.
         pool = np.concatenate([xyxy, [[0, 0, 16, 16], [8, 8, 8, 24], [30, 30, 20, 40]]])
         pool_labels = np.concatenate([labels, [0, 1, 2]])
         pick = rng.integers(0, len(pool), (size, size))
