@@ -14,7 +14,7 @@ import jax
 _LIBRARY_FOR = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 
 # Parameters of glibc's mallopt (malloc.h).
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 @functools.cache
@@ -33,11 +33,10 @@ def compiler_options() -> dict[str, str] | None:
 def keep_freed_memory() -> None:
     """Tells glibc to keep freed memory for the next step instead of returning it to the system.
 
-    Call it when a program starts, before there are threads. The peak memory of the process does not
-    change much: the next step would take the same memory again, page by page.
+    Call it when a program starts. The peak memory of the process does not change much: the next
+    step would take the same memory again, page by page.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda parameter, value: 0)
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, -1)
-        mallopt(_M_ARENA_MAX, 1)
