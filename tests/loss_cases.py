@@ -56,7 +56,7 @@ def compiled(switch_sets):
 
 
 def losses_and_gradients(cases, switch_sets):
-    """Of some cases (predictions, targets): [(terms, gradient), ...], one for each set of switches.
+    """Some cases (predictions, targets) -> [(terms, gradient), ...], one for each set of switches.
 
     The arrays are NumPy's and have a leading axis of cases.
     """

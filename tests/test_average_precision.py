@@ -98,8 +98,8 @@ def test_average_precision_by_hand():
 
 @pytest.mark.parametrize(
     ("num_found", "levels"),
-    # Of 10 objects. The 4th, 7th and 8th levels are the doubles just above 0.3, 0.6 and 0.7, which
-    # 3, 6 and 7 objects therefore do not reach; 10 reach all 11.
+    # There are 10 objects. The 4th, 7th and 8th levels are the doubles just above 0.3, 0.6 and 0.7,
+    # which 3, 6 and 7 objects therefore do not reach; 10 reach all 11.
     [(0, 0), (1, 2), (2, 3), (3, 3), (4, 5), (5, 6), (6, 6), (7, 7), (8, 9), (9, 10), (10, 11)],
 )
 def test_11_points_at_their_edges(num_found, levels):

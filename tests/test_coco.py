@@ -26,7 +26,7 @@ def evaluate(detections, objects, class_names=("a",)):
 
 @pytest.mark.parametrize(
     ("rows", "num_overlaps"),
-    # Of BOX's ten rows, these: the overlap is rows / 10. 0.5 is enough for the first, and so on.
+    # These of BOX's ten rows: the overlap is rows / 10. 0.5 is enough for the first, and so on.
     [(4, 0), (5, 1), (6, 3), (7, 5), (8, 7), (9, 9), (10, 10)],
 )
 def test_each_overlap_counts_for_a_tenth(rows, num_overlaps):

@@ -119,7 +119,7 @@ def test_results_of_older_versions_name_no_data(tables, tmp_path):
 
 @pytest.mark.parametrize(
     ("step", "value", "about"),
-    # Of equal steps the first is the best.
+    # The first of equal steps is the best.
     [("best", "60.0", "step 20"), ("latest", "40.0", "step 40"), ("10", "50.0", "step 10")],
 )
 def test_the_step(tables, tmp_path, step, value, about):

@@ -124,7 +124,7 @@ def tree(tmp_path_factory):
         tree.write(f"own/Annotations/00000{name}.xml", annotation_xml(*objects))
     tree.list("val", ["000001", "000002"])
     tree.list("one", ["000001"])
-    # Of the cats, the second detection in the file is right, of the same score; so is the dog. The
+    # The second cat in the file is right and has the same score as the first; so is the dog. The
     # cow is not in "val", but its class is known; nobody knows the bird.
     tree.write("results/comp4_det_val_cat.txt", "000002 0.9 1 1 10 4\n000001 0.9 1 1 10 10\n")
     for name in ("dog", "cow", "bird"):

@@ -100,7 +100,7 @@ def crowded():
 
 
 def test_the_truth_where_objects_share_cells():
-    """Of a cell the last object is found, and of two that overlap by more than half, one."""
+    """The last object of a cell is found, and one of two that overlap by more than half."""
     annotations = crowded()
     num_found = dict.fromkeys(range(3), 0)
     for objects in annotations:

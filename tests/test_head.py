@@ -8,7 +8,7 @@ from yolov1_jax.models.head import Head, head_strides
 
 
 def shapes_of(head, features):
-    """Of the layers and of the output, for a feature map of this shape."""
+    """Shapes of the layers and of the output, for a feature map of this shape."""
     x = jax.ShapeDtypeStruct(features, jnp.float32)
     output, variables = jax.eval_shape(
         lambda x: head.init_with_output(jax.random.key(0), x, False), x

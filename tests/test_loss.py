@@ -87,7 +87,7 @@ def test_gradient_of_a_hand_worked_cell():
     targets = with_offsets(targets, "image")
     gradient = jax.jit(jax.grad(lambda p: yolo_loss(p, targets, sqrt_epsilon=0.0).total))
     boxes, confidence, class_scores = (array[0] for array in gradient(predictions))
-    # Of box 1: 2*5*(1/8) in x, and 2*5*(sqrt(1/16) - sqrt(1/4)) / (2 sqrt(1/16)) in h.
+    # Box 1: 2*5*(1/8) in x, and 2*5*(sqrt(1/16) - sqrt(1/4)) / (2 sqrt(1/16)) in h.
     np.testing.assert_allclose(boxes[0, 1], [[0, 0, 0, 0], [1.25, 0, 0, -5]], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(confidence[0, 1], [0.5, 2 * (1 / 2 - 1 / 9)], rtol=1e-5)
     np.testing.assert_allclose(class_scores[0, 1], [0, 2 * (np.log(3) - 1)], rtol=1e-5)

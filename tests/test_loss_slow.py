@@ -120,7 +120,7 @@ def test_from_boxes_to_loss_equals_the_slow_loops(rule):
 
 @pytest.mark.parametrize("switches", COMBINATIONS[::3])
 def test_gradient_of_the_slow_loop_is_its_difference_quotient(switches):
-    """Of the test's own yardstick: central differences, responsible box and IoU held constant."""
+    """The slow loop's own check: central differences, responsible box and IoU held constant."""
     cases = adversarial_cases(3, (2, 2, 2, 2, 3), switches["xy_unit"], np.float64)
     switches = switches | random_values(np.random.default_rng(0))
     step = 1e-6

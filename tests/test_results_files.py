@@ -32,7 +32,7 @@ def labels_of(results):
 
 
 def random_detections(dtype=np.float32):
-    """Of two images, as a network gives them: numbers in [0, 1], times the size of the image."""
+    """For two images, as a network gives them: numbers in [0, 1], times the size of the image."""
     rng = np.random.default_rng(0)
     low, high = np.sort(rng.random((2, 2, 60, 2), dtype), axis=0)
     boxes = np.concatenate([low, high], axis=-1) * np.array([500, 375, 500, 375])

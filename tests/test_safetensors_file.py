@@ -12,7 +12,7 @@ from yolov1_jax.config import UserError
 from yolov1_jax.weights.safetensors_file import read_weights, write_safetensors
 
 SAFETENSORS = safetensors.numpy.save(example())
-# Of one tensor in a type that NumPy does not have
+# A file of one tensor in a type that NumPy does not have
 FP8 = b'{"w":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}}'
 
 

@@ -17,7 +17,7 @@ GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "resnet_golden.npz")
 
 @pytest.mark.slow
 def test_training_pass_equals_pytorch_in_float64():
-    """Of ResNet-50 with torchlake's head; test_reference_training.py trains all with the plain."""
+    """ResNet-50 with torchlake's head; test_reference_training.py trains all with the plain."""
     case = CASES[2]
     golden = {key: GOLDEN[f"{case.name}/{key}"] for key in ("train", "running")}
     norms, along = (GOLDEN[f"{case.name}/{key}"] for key in ("gradient_norms", "gradients_along"))
@@ -72,7 +72,7 @@ def test_bfloat16_computes_coarsely_with_float32_parameters_and_output():
 
 
 def shapes(size, **options):
-    """Of the parameters, and of the output for two images of this size."""
+    """Shapes of the parameters, and of the output for two images of this size."""
     model = YOLOv1(num_classes=20, backbone_name="resnet50", **options)
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)
     raw, variables = jax.eval_shape(

@@ -57,7 +57,7 @@ class JaxTraining:
         return np.asarray(self.metrics["output"])
 
     def gradients(self) -> dict[str, np.ndarray]:
-        """Of the loss of the last batch alone."""
+        """The gradients of the last batch's loss."""
         return torch_names(self.metrics["gradients"])
 
     def parameters(self) -> dict[str, np.ndarray]:
