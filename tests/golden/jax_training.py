@@ -44,7 +44,7 @@ class JaxTraining:
             loss_options=LOSS_OPTIONS,
             details=True,
         )
-        self._step = jax.jit(step, donate_argnums=0, compiler_options=cpu.compiler_options())
+        self._step = jax.jit(step, donate_argnums=0)
 
     def step(self) -> dict[str, float]:
         """One batch; the terms of its loss."""
