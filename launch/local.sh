@@ -30,7 +30,8 @@ fi
 
 pids=()
 # Started by a script, background processes ignore Ctrl-C: SIGTERM tells them the same.
-trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT HUP
+# (With "+", an empty array is no error in bash 3.2, that of macOS.)
+trap 'kill -TERM ${pids[@]+"${pids[@]}"} 2>/dev/null || true' TERM INT HUP
 for ((id = 0; id < num_processes; id++)); do
   if ((${#gpus[@]})); then export CUDA_VISIBLE_DEVICES=${gpus[id]}; fi
   # Only process 0 shows progress; the others speak up when something is wrong.
@@ -38,6 +39,23 @@ for ((id = 0; id < num_processes; id++)); do
     --coordinator="localhost:$port" --num_processes="$num_processes" --process_id="$id" &
   pids+=($!)
 done
+
+# SIGKILL leaves this script no time to end them.
+python -c '
+import contextlib, os, signal, sys, time
+launcher, grace_seconds, *pids = map(int, sys.argv[1:])
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+while os.getppid() == launcher:
+    time.sleep(0.2)
+for number in (signal.SIGTERM, signal.SIGKILL):
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, number)
+    time.sleep(grace_seconds)
+' $$ "$grace_seconds" "${pids[@]}" >/dev/null 2>&1 &
+watcher=$!
+trap 'kill -KILL "$watcher" 2>/dev/null || true' EXIT
 
 # The shell is asked again and again which of them are left: `wait -n` misses what ends while it is
 # not waiting, and cannot tell the end of a process from a signal to the launcher.
@@ -55,9 +73,13 @@ while ((${#pids[@]})); do
     if ((code != 0 && status == 0)); then
       status=$code
       failed_at=$SECONDS
+      if ((code != 2 && code != 130 && code != 143)); then
+        echo "error: process $pid of this run ended with exit code $code; the others end with it, and" \
+          "the same command continues from the last checkpoint" >&2
+      fi
     fi
   done
-  pids=("${running[@]}")
+  pids=(${running[@]+"${running[@]}"})
   if ((status != 0 && ${#pids[@]} && SECONDS - failed_at > grace_seconds)); then
     # SIGTERM would ask them to save, for which they need the process that has failed.
     kill -KILL "${pids[@]}" 2>/dev/null || true

@@ -3,6 +3,7 @@
 import re
 import sys
 
+import jax
 import pytest
 from absl import flags
 
@@ -17,6 +18,9 @@ ERRORS = {
     "user": UserError("two\n   lines"),
     "run": RunError("diverged"),
     "disk": OSError(28, "No space left on device"),
+    "memory": MemoryError("30 GiB"),
+    "device": jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
+    "peer": jax.errors.JaxRuntimeError("UNKNOWN: Gloo: Connection closed by peer [::1]:4"),
     "ctrl-c": KeyboardInterrupt(),
 }
 
@@ -71,7 +75,11 @@ def test_config_values(arguments, positional, key, value):
         (["--config=nowhere.py"], 2, "nowhere.py"),
         (["--fail=user"], 2, "error: two lines\n"),
         (["--fail=run"], 1, "error: diverged\n"),
-        (["--fail=disk"], 1, "No space left"),
+        (["--fail=disk"], 1, "make room"),
+        (["--fail=memory"], 1, "batch size"),
+        (["--fail=device"], 1, "batch size"),
+        (["--fail=peer"], 1, "same command continues"),
+        (["--image_size=64"], 2, "--config.image_size"),
         (["--fail=ctrl-c"], 130, "interrupted"),
     ],
 )
@@ -95,6 +103,24 @@ def test_every_command_has_help(name, capsys, monkeypatch):
     assert command_line.main() == 0
     # Its docstring, then its flags.
     assert re.search(r"yolov1.*^ +--\w+:", capsys.readouterr().out, re.MULTILINE | re.DOTALL)
+
+
+def test_a_config_without_its_flag(capsys):
+    assert run(["r34"], takes_arguments=False)[0] == 2
+    assert "--config=r34?" in capsys.readouterr().err
+
+
+def test_a_fault_of_the_program_is_no_line(monkeypatch):
+    monkeypatch.setitem(ERRORS, "fault", ValueError("a bug"))
+    with pytest.raises(ValueError, match="a bug"):
+        run(["--fail=fault"])
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["train", "--version"]])
+def test_the_version(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["yolov1", *arguments])
+    assert command_line.main() == 0
+    assert re.fullmatch(r"yolov1_jax \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
 def test_an_unknown_command(capsys, monkeypatch):

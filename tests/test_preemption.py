@@ -1,7 +1,11 @@
-"""The request to stop: remembered, the same for all processes, handlers restored at the end."""
+"""The request to stop: at once outside of a loop, after the step within one, nothing swallowed."""
 
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -9,24 +13,92 @@ import pytest
 from jax.experimental import multihost_utils
 
 from yolov1_jax.training.checkpoint import Checkpoints
-from yolov1_jax.training.preemption import StopSignal
+from yolov1_jax.training.preemption import StopSignal, watch_signals
+
+STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_remembered_and_the_handlers_are_restored(number):
+def wait_for(stop):
+    deadline = time.monotonic() + 20
+    while not stop.received() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return stop.received()
+
+
+@pytest.mark.parametrize(("number", "code"), STOPS)
+def test_a_loop_is_told_and_the_handlers_are_restored(number, code, capfd):
     before = signal.getsignal(number)
-    with StopSignal() as stop:
-        assert not stop.received()
-        os.kill(os.getpid(), number)
-        assert [stop.received(), stop.received()] == [True, True]
+    with watch_signals():
+        with StopSignal() as stop:
+            assert (stop.received(), stop.exit_code) == (False, 0)
+            os.kill(os.getpid(), number)
+            assert wait_for(stop)
+        assert stop.exit_code == code
     assert signal.getsignal(number) == before
+    assert capfd.readouterr().err == "stopping after this step; again to quit at once\n"
 
 
-def test_the_second_signal_has_its_usual_effect():
+def test_a_later_loop_is_not_stopped_by_an_old_request(capfd):
+    with watch_signals():
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert wait_for(stop)
+        with StopSignal() as stop:
+            assert not stop.received()
+
+
+# The main thread sleeps within a C function, as it does while XLA compiles: no handler would run.
+SLEEPER = """
+import ctypes, os, signal, sys
+from yolov1_jax.training.preemption import StopSignal, watch_signals
+with watch_signals():
     with StopSignal():
-        os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+        for _ in range({signals_in_loop}):
+            print("ready", flush=True)
+            sys.stdin.readline()
+    print("ready", flush=True)
+    ctypes.CDLL(None).sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), STOPS)
+@pytest.mark.parametrize(
+    ("signals_in_loop", "said"),
+    [
+        (0, ["stopped"]),
+        (1, ["stopping after this step; again to quit at once", "stopped at once"]),
+    ],
+)
+def test_the_process_ends_at_once(number, code, signals_in_loop, said):
+    program = SLEEPER.format(signals_in_loop=signals_in_loop)
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", program], text=True, **pipes)
+    for _ in range(signals_in_loop):
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stderr.readline().startswith("stopping after this step")
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.wait(timeout=20) == code
+    assert process.stderr.read() == "stopped\n"
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        pipe.close()
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def work():
+        with watch_signals(), StopSignal() as stop:
+            seen.extend([stop.received(), signal.getsignal(signal.SIGINT)])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False, before]
 
 
 def test_several_processes_ask_jax_which_alone_counts_the_questions(tmp_path, monkeypatch):
@@ -41,9 +113,8 @@ def test_several_processes_ask_jax_which_alone_counts_the_questions(tmp_path, mo
         checkpoints.save(5, {"step": jnp.asarray(5)}, {})
         checkpoints.wait()
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    before = signal.getsignal(signal.SIGTERM)
     with StopSignal() as stop:
-        assert signal.getsignal(signal.SIGTERM) == before  # JAX catches the signal
         answers = [stop.received() for _ in range(6)]
+        assert stop.exit_code == 143
     assert answers == [False, False, False, True, True, True]
     assert asked == [1, 2, 3, 4]

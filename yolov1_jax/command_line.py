@@ -1,36 +1,55 @@
 """The command `yolov1 NAME`, and what all commands share: flags, configs, errors, exit codes.
 
-    yolov1 train|evaluate|predict|compare|export|benchmark [FLAGS]
+    yolov1 train|evaluate|inspect|predict|compare|export|benchmark [FLAGS]
 
-is the same as `python -m yolov1_jax.main`, `python -m yolov1_jax.evaluate` and so on.
-Exit codes: 0 done, 1 the run failed, 2 a mistake in what was asked for, 130 Ctrl-C.
+is the same as `python -m yolov1_jax NAME`, and as `python -m yolov1_jax.main`,
+`python -m yolov1_jax.evaluate` and so on. `yolov1 NAME --help` lists the flags.
+Exit codes: 0 done, 1 the run failed, 2 a mistake in what was asked for; 130 and 143, stopped by
+Ctrl-C or SIGTERM before the end.
 """
 
+import contextlib
+import errno
 import importlib
+import importlib.metadata
+import io
 import logging
+import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from yolov1_jax.config import RunError, UserError, override, read_config_file
+from yolov1_jax.config import (
+    RunError,
+    UserError,
+    flatten,
+    override,
+    read_config_file,
+    shipped_config,
+)
+from yolov1_jax.training.preemption import watch_signals
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+# What JAX and its collectives say in one process when another one has gone.
+_PEER_GONE = re.compile("peer|heartbeat|coordination|barrier|UNAVAILABLE|DEADLINE_EXCEEDED", re.I)
 
-
-COMMANDS = ("train", "evaluate", "predict", "compare", "export", "benchmark")
+COMMANDS = ("train", "evaluate", "inspect", "predict", "compare", "export", "benchmark")
 
 
 def main() -> int:
     """Runs the command that the first argument names."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in COMMANDS:
-        module = "main" if name == "train" else name
-        return importlib.import_module(f"yolov1_jax.{module}").main(sys.argv[2:])
-    if name in ("--help", "-h"):
-        print(__doc__)
+        with watch_signals():  # from now on: the command's imports take a second or two
+            # A module inspect would hide Python's own from all that is run in the package's folder.
+            file = {"train": "main", "inspect": "inspect_data"}.get(name, name)
+            module = importlib.import_module(f"yolov1_jax.{file}")
+            return module.main(sys.argv[2:])
+    if _printed_help([name], __doc__):
         return 0
     return _failed(f"expected one of {', '.join(COMMANDS)}, found {name!r}", 2)
 
@@ -65,7 +84,7 @@ class ConfigFlag:
 
 
 def run(
-    body: Callable[[list[str]], None],
+    body: Callable[[list[str]], int | None],
     flag_values: flags.FlagValues,
     argv: Sequence[str] | None,
     *,
@@ -75,36 +94,97 @@ def run(
     """Parses the command's own flags and calls `body` with the positional arguments.
 
     `argv` is what follows the command's name, None for that of the process; `usage` stands above
-    the list of flags in --help. Returns the exit code.
+    the list of flags in --help. Returns the exit code, which is that of `body` if it returns one.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if {"--help", "-h", "-help"} & set(arguments):
-        print(f"{usage}\nFlags:\n{flag_values.get_help(include_special_flags=False)}")
-        return 0
     logging.getLogger().setLevel(logging.WARNING)
     # Orbax, which logs through absl, warns of every option that was chosen on purpose.
     logging.getLogger("absl").setLevel(logging.ERROR)
+    # Pillow's own limit; ours, in data/images.py, says more.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files and classes may be of any script
+            stream.reconfigure(errors="backslashreplace")
     try:
+        if _printed_help(arguments, usage, flag_values):
+            return 0
         flag_values.unparse_flags()  # of an earlier call in this process
         positional = flag_values(["", *_join_overrides(arguments)])[1:]
         if positional and not takes_arguments:
-            raise UserError(
-                f"expected flags only, found {positional[0]!r}: write a list with commas, as in "
-                "--splits=a,b, and spaces within quotes"
-            )
-        body(positional)
+            raise UserError(_unexpected(positional[0], flag_values))
+        with watch_signals():
+            return body(positional) or 0
+    except flags.UnrecognizedFlagError as error:
+        return _failed(_unknown_flag(error, flag_values), 2)
     except (UserError, flags.Error) as error:
         return _failed(error, 2)
-    except (RunError, OSError) as error:  # a full disk, no permission
-        return _failed(error, 1)
     except KeyboardInterrupt:
         return _failed("interrupted", 130)
-    return 0
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except Exception as error:
+        if (cause := _cause_outside(error)) is None:
+            raise
+        return _failed(cause, 1)
+
+
+def _printed_help(
+    arguments: Sequence[str], usage: str | None, flag_values: flags.FlagValues | None = None
+) -> bool:
+    """Whether help or the version was asked for, and was printed."""
+    if "--version" in arguments:
+        print(f"yolov1_jax {importlib.metadata.version('yolov1_jax')}")
+    elif {"--help", "-h", "-help"} & set(arguments):
+        print(usage)
+        if flag_values is not None:
+            print(f"Flags:\n{flag_values.get_help(include_special_flags=False)}")
+    else:
+        return False
+    return True
+
+
+def _unexpected(argument: str, flag_values: flags.FlagValues) -> str:
+    hint = "write a list with commas, as in --splits=a,b, and spaces within quotes"
+    if "config" in flag_values:
+        with contextlib.suppress(UserError):
+            read_config_file(argument)
+            hint = f"did you mean --config={argument}?"
+    return f"expected flags only, found {argument!r}: {hint}"
+
+
+def _unknown_flag(error: flags.UnrecognizedFlagError, flag_values: flags.FlagValues) -> str:
+    if "config" in flag_values:
+        for key in flatten(shipped_config("r34")):
+            if key.rpartition(".")[2] == error.flagname:
+                return f"unknown flag --{error.flagname}: did you mean --config.{key}?"
+    return str(error)
+
+
+def _cause_outside(error: BaseException | None) -> str | None:
+    """One line about a failure that the program has not caused; None for a fault of its own."""
+    while error is not None:
+        if isinstance(error, RunError):
+            return str(error)
+        if isinstance(error, OSError):
+            space = "; make room: what was saved is safe" if error.errno == errno.ENOSPC else ""
+            return f"{error}{space}"
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            text = f"out of memory: {error}"
+            return f"{text[:300]}; choose a smaller batch size, or a smaller image_size"
+        if type(error).__name__ == "JaxRuntimeError" and _PEER_GONE.search(str(error)):
+            return (
+                "another process of this run has ended or cannot be reached; the same command "
+                f"continues from the last checkpoint ({str(error)[:200]})"
+            )
+        error = error.__cause__
+    return None
 
 
 def _failed(message: object, code: int) -> int:
-    sys.stdout.flush()
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
     return code
 
 

@@ -10,18 +10,14 @@ meaning, in configs/r34.py; any of them can be set as --config.<section>.<key>=<
 
 import functools
 import os
-import pathlib
 import sys
 import threading
 from collections.abc import Sequence
 
-import jax
 from absl import flags
 
 from yolov1_jax import command_line
-from yolov1_jax.config import UserError
-from yolov1_jax.train import train_and_evaluate
-from yolov1_jax.training import cpu
+from yolov1_jax.config import UserError, local_path
 
 FLAGS = flags.FlagValues()
 _CONFIG = command_line.ConfigFlag(FLAGS)
@@ -36,8 +32,15 @@ _NUM_PROCESSES = _integer("num_processes", None, "with --coordinator: how many t
 _PROCESS_ID = _integer("process_id", None, "with --coordinator: which of them this is")
 
 
-def run(_: list[str]) -> None:
-    config = _CONFIG.value
+def run(_: list[str]) -> int:
+    config, workdir = _CONFIG.value, local_path(_WORKDIR.value or f"runs/{_CONFIG.name}")
+    # Not before the signals are watched: these imports take seconds.
+    import jax
+
+    from yolov1_jax.train import train_and_evaluate
+    from yolov1_jax.training import cpu
+
+    cpu.keep_freed_memory()
     if _DISTRIBUTED.value or _COORDINATOR.value is not None:
         jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     elif _NUM_PROCESSES.value is not None or _PROCESS_ID.value is not None:
@@ -46,7 +49,7 @@ def run(_: list[str]) -> None:
             "else every process would train on its own"
         )
     try:
-        train_and_evaluate(config, pathlib.Path(_WORKDIR.value or f"runs/{_CONFIG.name}"))
+        return train_and_evaluate(config, workdir)
     except Exception:
         if jax.process_count() > 1:
             # The interpreter's exit waits for the other processes, which may wait for this one.
@@ -57,7 +60,6 @@ def run(_: list[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    cpu.keep_freed_memory()
     return command_line.run(run, FLAGS, argv, usage=__doc__)
 
 

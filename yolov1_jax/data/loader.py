@@ -49,11 +49,8 @@ class Batches(Iterator[Batch], contextlib.AbstractContextManager):
         # to reach a step at which it can save. So the signals are blocked in this thread while it
         # starts the reader: the reader inherits that, and the workers from the reader.
         self._reader = ThreadPoolExecutor(1, "batches")
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-        try:
+        with _signals_blocked():
             self._iterators = [self._reader.submit(iter, batches).result()]
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._next = self._reader.submit(_read, self._iterators)
         self._num_left = num_batches
         # Also runs at the exit of the interpreter, while the modules that it needs still exist.
@@ -71,6 +68,18 @@ class Batches(Iterator[Batch], contextlib.AbstractContextManager):
     def __exit__(self, *error: object) -> None:
         """Ends threads and worker processes."""
         self._close()
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _read(iterators: list[grain.DatasetIterator]) -> Batch:

@@ -4,13 +4,34 @@ The batch is split over all devices of all processes along its first axis; every
 replicated. Under jit a mean over the batch, BatchNorm's included, is the mean of the global batch.
 """
 
+import os
 from collections.abc import Mapping
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from yolov1_jax.config import UserError
+
+
+def start_devices() -> str:
+    """Starts JAX's devices; returns how many of what there are, such as "2 x NVIDIA H100".
+
+    Raises:
+      UserError: JAX finds none.
+    """
+    try:
+        devices = jax.devices()
+    except Exception as error:  # of many types, by backend
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            "expected a device for JAX, found none with "
+            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r} ({reason}): unset that "
+            "variable, or install the extra cuda12, cuda13 or tpu"
+        ) from error
+    cores = f", {os.cpu_count()} cores" if devices[0].platform == "cpu" else ""
+    return f"{len(devices)} x {devices[0].device_kind}{cores}"
 
 
 def data_mesh() -> Mesh:
@@ -34,6 +55,13 @@ def check_batch_size(batch_size: int, name: str) -> None:
             f"{name}={batch_size} cannot be split evenly over {jax.device_count()} devices: "
             f"choose a multiple of {jax.device_count()}"
         )
+
+
+def agreed(value: bool) -> bool:
+    """The value that process 0 has, in every process; all of them must call it."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(value))
 
 
 def shard_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
