@@ -2,21 +2,20 @@
 
 import functools
 import logging
+import os
 import pathlib
+import resource
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
-from yolov1_jax.config import UserError
+from yolov1_jax.config import RunError, UserError
 from yolov1_jax.training.checkpoint import Checkpoints, DamagedCheckpoint
 from yolov1_jax.training.sharding import data_mesh, replicated_sharding
-
-# Orbax reads the arrays of a damaged checkpoint concurrently and raises one of their errors. Python
-# may warn of the others, at any time.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @functools.partial(jax.jit, out_shardings=replicated_sharding(data_mesh()))
@@ -59,9 +58,23 @@ def test_the_latest_and_the_best_are_kept(tmp_path, mean_aps, keep, steps, best)
     assert save_all(tmp_path, mean_aps, keep) == (steps, best)
 
 
-def test_a_step_that_is_saved_again_is_replaced(tmp_path):
+def test_a_step_that_is_saved_again_gets_its_map_and_keeps_its_state(tmp_path):
+    """An interruption while it is written anew would lose the only checkpoint."""
     save_all(tmp_path, {1: None})
+    before = (tmp_path / "1" / "state" / "manifest.ocdbt").stat().st_ino
     assert save_all(tmp_path, {1: 0.5}) == ([1], 1)
+    assert (tmp_path / "1" / "state" / "manifest.ocdbt").stat().st_ino == before
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.restore(1, ABSTRACT)[1] == {"note": 1}
+
+
+@pytest.mark.parametrize("name", ["run[1]", "a*b", "a\\b", "gs:", os.fsdecode(b"\xe9"), "a b~"])
+def test_a_folder_of_any_name_can_be_read_again(tmp_path, name):
+    save_all(tmp_path / name, {1: 0.5, 2: None})
+    with Checkpoints(tmp_path / name, read_only=True) as checkpoints:
+        assert (checkpoints.steps(), checkpoints.best_step()) == ([1, 2], 1)
+        assert int(checkpoints.restore(2, ABSTRACT)[0]["step"]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("read_only", [True, False])
@@ -72,34 +85,135 @@ def test_without_a_checkpoint_there_is_nothing_to_restore(tmp_path, read_only):
     assert (tmp_path / "checkpoints").exists() != read_only
 
 
-def truncate(state: pathlib.Path):
-    largest = max(state.rglob("d/*"), key=lambda path: path.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+def largest_file(checkpoint: pathlib.Path) -> pathlib.Path:
+    return max(checkpoint.rglob("d/*"), key=lambda path: path.stat().st_size)
 
 
-def exchange(state: pathlib.Path):
+def truncate(checkpoint: pathlib.Path):
+    path = largest_file(checkpoint)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def remove_state(checkpoint: pathlib.Path):
+    shutil.rmtree(checkpoint / "state")
+
+
+def exchange(checkpoint: pathlib.Path):
     """The arrays of another step: only the checksum can tell."""
-    shutil.rmtree(state)
-    shutil.copytree(state.parents[1] / "1" / "state", state)
+    remove_state(checkpoint)
+    shutil.copytree(checkpoint.with_name("1") / "state", checkpoint / "state")
 
 
-@pytest.mark.parametrize("damage", [truncate, shutil.rmtree, exchange])
-def test_a_damaged_latest_is_set_aside_for_the_one_before(tmp_path, caplog, damage):
-    save_all(tmp_path, {1: None, 2: None})
-    damage(tmp_path / "2" / "state")
+def empty_folder(checkpoint: pathlib.Path):
+    shutil.rmtree(checkpoint)
+    checkpoint.mkdir()
+
+
+def text(path: str, content: str):
+    return lambda checkpoint: (checkpoint / path).write_text(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        remove_state,
+        exchange,
+        empty_folder,
+        text("metrics/metrics", ""),
+        text("metrics/metrics", "{}"),
+        text("meta/metadata", "{}"),
+        text("meta/metadata", "[]"),
+    ],
+)
+def test_a_damaged_latest_is_set_aside_for_the_one_before(tmp_path, caplog, capfd, damage):
+    save_all(tmp_path, {1: 0.5, 2: None})
+    damage(tmp_path / "2")
     with Checkpoints(tmp_path) as checkpoints, caplog.at_level(logging.WARNING):
         with pytest.raises(DamagedCheckpoint):
             checkpoints.restore(2, ABSTRACT)
         state, meta = checkpoints.restore_latest(ABSTRACT)
         assert int(state["step"]) == meta["note"] == 1
-        assert "checkpoint 2 is damaged" in caplog.text
+        assert checkpoints.best_step() == 1
+    (record,) = caplog.records
+    assert "checkpoint 2 is damaged" in record.getMessage()
+    assert capfd.readouterr().err == ""
     assert (tmp_path / "2.damaged").is_dir()
     # The step can be written again.
-    assert save_all(tmp_path, {2: None}) == ([1, 2], None)
+    assert save_all(tmp_path, {2: None}) == ([1, 2], 1)
+
+
+def test_metadata_that_only_orbax_reads_does_not_matter(tmp_path):
+    save_all(tmp_path, {1: None})
+    (tmp_path / "1" / "_CHECKPOINT_METADATA").write_text("[]")
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore_latest(ABSTRACT)[1] == {"note": 1}
+
+
+def test_a_checkpoint_that_the_system_cannot_read_is_not_damaged(tmp_path):
+    save_all(tmp_path, {1: None, 2: None})
+    path = largest_file(tmp_path / "2")
+    path.unlink()
+    path.symlink_to(path)
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(OSError, match="symbolic links"):
+            checkpoints.restore_latest(ABSTRACT)
+        assert checkpoints.steps() == [1, 2]
+
+
+@pytest.mark.parametrize("cause", [KeyboardInterrupt, MemoryError])
+def test_a_checkpoint_is_not_damaged_because_its_reading_was_stopped(tmp_path, monkeypatch, cause):
+    save_all(tmp_path, {1: None, 2: None})
+
+    def restore(*_):
+        raise ValueError("as orbax does") from cause
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", restore)
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(cause):
+            checkpoints.restore_latest(ABSTRACT)
+        assert checkpoints.steps() == [1, 2]
+
+
+def test_a_checkpoint_of_another_model_is_refused_and_stays(tmp_path):
+    save_all(tmp_path, {1: None})
+    kernel = ABSTRACT["params"]["kernel"]
+    wider = jax.ShapeDtypeStruct((20, 31), kernel.dtype, sharding=kernel.sharding)
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(UserError, match="params/kernel"):
+            checkpoints.restore_latest({**ABSTRACT, "params": {"kernel": wider}})
+        assert checkpoints.steps() == [1]
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_refused(tmp_path):
     save_all(tmp_path, {1: None})
-    shutil.rmtree(tmp_path / "1" / "state")
+    remove_state(tmp_path / "1")
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="damaged"):
         checkpoints.restore_latest(ABSTRACT)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, capfd):
+    save_all(tmp_path, {1: None})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        with pytest.raises(RunError, match=r"step 2 .*too large; the checkpoint of step 1 is safe"):
+            save_all(tmp_path, {2: None})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert capfd.readouterr().err == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_only_folders_that_orbax_left_are_removed(tmp_path):
+    for name in ("2.orbax-checkpoint-tmp", "2 (copy)", "old-tmp", "007"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "7").write_text("a file")
+    assert save_all(tmp_path, {3: None}) == ([3], None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "007",
+        "2 (copy)",
+        "3",
+        "7",
+        "old-tmp",
+    ]

@@ -1,10 +1,13 @@
 """The run folder: config.json, whole files, and runs that must not be mixed."""
 
+import errno
 import json
 import logging
+import os
 import pathlib
 import re
 import resource
+import stat
 
 import pytest
 
@@ -101,10 +104,74 @@ def test_a_folder_whose_config_cannot_be_read(tmp_path, content):
         run_folder.read_config(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("model", {}), ("image_size", "x"), ("data", 5), ("compute_dtype", "float99"), ("seed", [1])],
+)
+def test_a_config_that_was_changed_by_hand_is_checked(tmp_path, key, value):
+    run_folder.write_config(tmp_path, run_config())
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    content["config"][key] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"config\.json"):
+        run_folder.read_config(tmp_path)
+
+
+def test_a_damaged_config_beside_checkpoints_is_written_anew(run, caplog):
+    (run / "config.json").write_text("")
+    run_folder.check_run(run, run_config(), 2250)
+    run_folder.write_config(run, run_config())
+    (record,) = caplog.records
+    assert "written anew" in record.getMessage()
+    assert configs.flatten(run_folder.read_config(run)) == configs.flatten(run_config())
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    (tmp_path / ".lock").write_text("left by a run that was killed")
+    with run_folder.lock(tmp_path):
+        with pytest.raises(UserError, match="another run"), run_folder.lock(tmp_path):
+            pass
+        with pytest.raises(UserError, match="another run"), run_folder.lock(tmp_path):
+            pass
+    with run_folder.lock(tmp_path):
+        pass
+
+
+def test_only_folders_with_a_number_are_checkpoints(run):
+    checkpoints = run_folder.checkpoints_dir(run)
+    for name in ("2250.damaged", "2 (copy)", "007", "10"):
+        (checkpoints / name).mkdir()
+    (checkpoints / "7").write_text("a file")
+    assert run_folder.checkpoint_steps(run) == [10, 2250]
+    assert run_folder.checkpoint_steps(run / "new") == []
+    with pytest.raises(NotADirectoryError):  # not taken for a run without checkpoints
+        run_folder.numbered_folders(checkpoints / "7")
+
+
+def test_a_full_disk_is_no_mistake_of_the_user(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"1\.json"):
+        run_folder.write_json(tmp_path / "1.json", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_can_be_read_by_whom_the_umask_allows(tmp_path):
+    previous = os.umask(0o027)
+    try:
+        run_folder.write_text(tmp_path / "a.txt", "")
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+
+
 def test_write_json_replaces_or_leaves_alone(tmp_path):
     path = tmp_path / "eval" / "1.json"
     run_folder.write_json(path, {"mAP": None})
-    # A disk that is full.
+    # A file that may not grow.
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5, hard))
     try:

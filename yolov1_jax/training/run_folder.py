@@ -4,27 +4,31 @@
 <workdir>/metrics.jsonl      one JSON object per row, train and eval
 <workdir>/checkpoints/<step> latest, and best by mAP
 <workdir>/eval/<step>.json   results of an evaluation
+<workdir>/splits/            the image ids of own data in each split
 <workdir>/report/            pictures
 <workdir>/tensorboard/
 """
 
 import contextlib
-import glob
+import errno
 import importlib.metadata
 import json
 import logging
 import os
 import pathlib
 import platform
+import re
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+import filelock
 import jax
 from ml_collections import ConfigDict
 
 from yolov1_jax import config as configs
 from yolov1_jax.config import UserError
+from yolov1_jax.training.sharding import agreed, start_devices
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +40,20 @@ def checkpoints_dir(workdir: pathlib.Path) -> pathlib.Path:
 
 
 def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
-    names = glob.glob("[0-9]*", root_dir=checkpoints_dir(workdir))
-    return [int(name) for name in names if name.isdecimal()]  # without "3.damaged"
+    """The steps of a run's checkpoints, in ascending order."""
+    return numbered_folders(checkpoints_dir(workdir))
+
+
+def numbered_folders(directory: pathlib.Path) -> list[int]:
+    """The folders whose name is a number, in ascending order; none if there is no `directory`.
+
+    An OSError if it cannot be read: that is not a run without checkpoints.
+    """
+    try:
+        names = [entry.name for entry in os.scandir(directory) if entry.is_dir()]
+    except FileNotFoundError:
+        return []
+    return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
 
 def metrics_path(workdir: pathlib.Path) -> pathlib.Path:
@@ -51,23 +67,65 @@ def make(workdir: pathlib.Path) -> None:
         tempfile.TemporaryFile(dir=workdir).close()
 
 
+@contextlib.contextmanager
+def lock(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps the folder for this run; the system ends that when the process ends, however it ends.
+
+    All processes of a run call it. `evaluate` and `predict` do not: they only read.
+
+    Raises:
+      UserError: another run has the folder.
+    """
+    held, free = filelock.FileLock(workdir / ".lock"), True
+    if jax.process_index() == 0:
+        try:
+            held.acquire(blocking=False)
+        except filelock.Timeout:
+            free = False
+        except (OSError, NotImplementedError) as error:  # a file system without locks
+            log.warning("%s cannot be locked (%s): start no second run in it", workdir, error)
+    if not agreed(free):
+        raise UserError(
+            f"expected a run folder of its own, found another run at work in {workdir}: wait for "
+            "its end, stop it, or choose another --workdir"
+        )
+    try:
+        yield
+    finally:
+        held.release()
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file so that after a crash it holds its old content or the new, never a part.
 
     Raises:
       UserError: it cannot be written there.
     """
-    temporary = path.parent / f"{path.name}.{os.getpid()}.tmp"
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with (
+        _writing(path),
+        replacing(path) as temporary,
+        # A name in a foreign file may have half a surrogate pair, which UTF-8 has no bytes for.
+        temporary.open("w", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a new path, and moves what was written there to `path` if nothing was raised."""
+    # A short name, because that of `path` may be as long as the system allows.
+    temporary = path.parent / f".{os.getpid()}{path.suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # writing does not know the name
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -75,6 +133,8 @@ def _writing(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):  # another place may not help
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise UserError(
             f"expected to write {path}, found: {error.strerror}; choose another place"
         ) from error
@@ -93,13 +153,12 @@ def check_run(workdir: pathlib.Path, config: ConfigDict, num_steps: int) -> None
         folder's config.json would then describe another training than that of the weights.
     """
     steps = checkpoint_steps(workdir)
-    if not steps or not (workdir / "config.json").exists():
+    if not steps:
         return
     after = configs.flatten(config)
-    # A key that an older run lacks was what is now its default.
     differences = [
         (f"config.{key}={old!r}", repr(after.get(key)))
-        for key, old in configs.flatten(read_config(workdir)).items()
+        for key, old in _config_before(workdir).items()
         if _in_state(key, old) != _in_state(key, after.get(key))
     ]
     if max(steps) > num_steps:
@@ -109,6 +168,14 @@ def check_run(workdir: pathlib.Path, config: ConfigDict, num_steps: int) -> None
             f"{workdir} holds a run with {found}, this command asks for {wanted}: choose another "
             "--workdir, or the settings of that run"
         )
+
+
+def _config_before(workdir: pathlib.Path) -> dict[str, Any]:
+    """The flat config of the run in a folder; empty if there is none, or if it is damaged."""
+    try:
+        return configs.flatten(read_config(workdir))
+    except UserError:
+        return {}
 
 
 def _in_state(key: str, value: Any) -> Any:
@@ -126,30 +193,37 @@ def _in_state(key: str, value: Any) -> Any:
 def write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
     """Writes config.json and logs how it differs from that of the run before."""
     path = workdir / "config.json"
-    if path.exists():
-        before, after = configs.flatten(read_config(workdir)), configs.flatten(config)
+    before, after = _config_before(workdir), configs.flatten(config)
+    if before:
         for key in sorted(before.keys() | after.keys()):
             if before.get(key) != after.get(key):
                 log.warning("config.%s was %r, is now %r", key, before.get(key), after.get(key))
+    elif path.exists():
+        log.warning("%s cannot be read: it is written anew, with the config of this command", path)
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     versions["python"] = platform.python_version()
-    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    if jax.default_backend() == "cpu":
-        device += f", {os.cpu_count()} cores"
-    write_json(path, {"config": configs.to_json(config), "versions": versions, "device": device})
+    about = {"versions": versions, "device": start_devices()}
+    write_json(path, {"config": configs.to_json(config), **about})
 
 
 def read_config(workdir: pathlib.Path) -> ConfigDict:
-    """The config of the run in a folder.
+    """The config of the run in a folder, with its class names.
 
     Raises:
-      UserError: there is none, or it cannot be read.
+      UserError: there is none, it cannot be read, or a value in it cannot be right.
     """
     path = workdir / "config.json"
+    advice = "the same train command as before writes it anew, beside its checkpoints"
     try:
-        return configs.from_json(json.loads(path.read_text(encoding="utf-8"))["config"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config = configs.from_json(json.loads(path.read_text(encoding="utf-8"))["config"])
+        configs.check(config)
+        if not config.model.class_names:
+            raise UserError("config.model.class_names is empty")
+    except UserError as error:
+        raise UserError(f"{path} was changed: {error}; {advice}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"expected the config.json of a run in {workdir}, found {type(error).__name__}: "
-            f"{error}; restore it, or give the --workdir of a run that yolov1_jax.main started"
+            f"{error}; give the --workdir of a run; if it is one, {advice}"
         ) from error
+    return config
