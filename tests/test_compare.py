@@ -6,9 +6,10 @@ import tomllib
 
 import numpy as np
 import pytest
-from tiny_run import save_run
+from tiny_run import save_run, tiny_config
 
 from yolov1_jax import compare, evaluate
+from yolov1_jax import config as configs
 from yolov1_jax.visualization.comparison import comparison_figure
 
 VOC = {"source": "folder", "splits": ["VOC2007:test"], "num_images": 4952}
@@ -35,7 +36,7 @@ def write(path, value):
 
 def make_run(folder, *results, seed=0, **files):
     """A run folder by hand: its own results, and those in `files` under other names."""
-    config = {"seed": seed, "data": {"eval": ["VOC2007:test"]}}
+    config = configs.to_json(tiny_config(seed=seed, data__eval=("VOC2007:test",)))
     write(folder / "config.json", {"config": config, "versions": {"jax": "0.10"}, "device": "cpu"})
     rows = [{"split": "train", "step": 1, "epoch": 0.1, "images_per_second": 20.0}]
     for one in results:
@@ -137,7 +138,7 @@ def test_the_step(tables, tmp_path, step, value, about):
 
 
 def test_settings_that_differ(tables, tmp_path):
-    folders = [make_run(tmp_path / seed / "run", result(10, 0.5), seed=seed) for seed in "34"]
+    folders = [make_run(tmp_path / seed / "run", result(10, 0.5), seed=int(seed)) for seed in "34"]
     *_, (title, table) = tables(*folders).items()
     assert title.startswith("Settings")
     assert table == {"seed": {"run": "3", folders[1]: "4"}}  # equal names become paths
@@ -147,6 +148,7 @@ def test_a_run_without_evaluation_takes_one_line_and_damaged_files_are_left_out(
     empty, good = make_run(tmp_path / "empty"), make_run(tmp_path / "good", result(10, 0.5))
     (tmp_path / "good" / "eval" / "20.json").write_text("{")
     (tmp_path / "good" / "eval" / "notes.json").write_text("[]")
+    (tmp_path / "good" / "eval" / "30.json").write_text("[" * 100_000)
     with (tmp_path / "good" / "metrics.jsonl").open("a") as file:
         file.write('{"split": "eval", "st')
     found = tables(empty, good)

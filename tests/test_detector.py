@@ -19,7 +19,9 @@ from yolov1_jax.detector import load
 from yolov1_jax.training import run_folder
 from yolov1_jax.training.build import restore_run, select_options
 from yolov1_jax.training.step import inference_variables
+from yolov1_jax.visualization.draw import DRAWN_SCORE
 from yolov1_jax.yolo.decode import detections_from_predictions
+from yolov1_jax.yolo.detections import Detections
 from yolov1_jax.yolo.grid import Predictions
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -54,11 +56,54 @@ def test_paths_arrays_and_pil_images_are_the_same_image(detector, tmp_path):
     pil = Image.fromarray(image)
     pil.save(path)
     view = image[:, ::-1].copy()[:, ::-1]  # not contiguous
-    kinds = [path, str(path), image, view, pil, pil.convert("RGBA")]
+    kinds = [
+        path,
+        str(path),
+        image,
+        view,
+        pil,
+        pil.convert("RGBA"),
+        np.asarray(pil.convert("RGBA")),
+    ]
     expected, *others = detector(kinds, score_threshold=0.0)
     for found in others:
         assert_equal(found, expected)
     assert all(len(detector(kind)) == 1 for kind in kinds)  # a single image needs no list
+    grey = image[..., 0]
+    (one,), (other,) = (
+        detector(each, score_threshold=0.0) for each in (grey, np.dstack([grey] * 3))
+    )
+    assert_equal(one, other)
+
+
+def test_folders_batches_and_generators_are_several_images(detector, tmp_path):
+    for name in ("b.png", "a.jpg", "deep/c.PNG", ".hidden.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels(20, 30)).save(tmp_path / name)
+    found = detector(tmp_path)
+    assert [one.image for one in found] == [tmp_path / n for n in ("a.jpg", "b.png", "deep/c.PNG")]
+    assert [one.size for one in detector(np.zeros((2, 20, 30, 3), np.uint8))] == [(30, 20)] * 2
+    read = []
+    images = (read.append(i) or pixels(8, 8) for i in range(100))
+    next(detector.stream(images))
+    assert len(read) == detector.batch_size  # the others are left in the generator
+
+
+def test_a_result_knows_its_image_and_the_class_names(detector, tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(pixels(500, 600)).save(path)
+    (found,) = detector(path, score_threshold=0.0)
+    boxes_xyxy, scores, labels = found
+    assert found.names == [detector.class_names[label] for label in labels]
+    assert f"{len(scores)} detected in {str(path)!r}: {found.names[0]} {scores[0]:.2f}" in repr(
+        found
+    )
+    drawn = found.plot()
+    assert drawn.size == found.size == (600, 500)
+    best = found._replace(boxes_xyxy=boxes_xyxy[:1], scores=scores[:1], labels=labels[:1])
+    assert best.names == found.names[:1]
+    assert (np.asarray(best.plot()) != np.asarray(drawn)).any()
+    assert "step 10" in repr(detector)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (333, 500), (17, 3)])
@@ -109,10 +154,24 @@ def test_the_threshold_is_that_of_the_call(detector):
     assert_equal(detector(pixels(8, 8), score_threshold=0.0)[0], found)
 
 
+def test_the_threshold_is_that_of_the_command_line_or_of_the_evaluations(detector, monkeypatch):
+    used = []
+
+    def select(predictions, sizes, **options):
+        used.append(options["score_threshold"])
+        return [Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))]
+
+    monkeypatch.setattr("yolov1_jax.detector.detections_from_predictions", select)
+    assert detector(pixels(8, 8))[0].names == []
+    detector(pixels(8, 8), score_threshold=None)
+    assert used == [DRAWN_SCORE, tiny_config().eval.score_threshold]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        *((np.zeros(shape, np.uint8), "uint8") for shape in ((8, 8), (8, 8, 4), (0, 8, 3))),
+        *((np.zeros(shape, np.uint8), "uint8") for shape in ((8, 8, 2), (3, 8, 8), (0, 8, 3))),
+        ([None], "NoneType"),
         (np.zeros((8, 8, 3)), "float64"),
         *((ROOT / name, name) for name in ("nothing.jpg", "tests", "setup.cfg")),
     ],
@@ -150,11 +209,12 @@ def test_without_an_evaluation_best_is_the_latest_and_damage_is_named(tmp_path):
     for path in (tmp_path / "checkpoints" / "2" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"checkpoint 2 .* damaged .*\[1, 2\]"):
+    with pytest.raises(UserError, match=r"checkpoint 2 .* damaged .*\[1\]"):
         load(tmp_path)
     assert restore_run(tmp_path, 1).step == 1
 
 
-def test_importing_the_package_is_quick():
+def test_the_package_lists_what_it_has_without_importing_it():
     program = "import sys, yolov1_jax; assert not {'jax', 'numpy', 'flax'} & set(sys.modules)"
+    program += "; assert 'load' in dir(yolov1_jax)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

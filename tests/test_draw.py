@@ -22,7 +22,7 @@ GREY = grey(400, 600)
 
 def draw(*rows, image=GREY, **others):
     """Draws detections, (box, score, label)."""
-    return draw_objects(image, NAMES, detections=found(*rows), **others)
+    return np.asarray(draw_objects(image, NAMES, detections=found(*rows), **others))
 
 
 def rgb(label):
@@ -63,6 +63,18 @@ def test_a_small_image_is_enlarged_with_its_boxes(scale, factor):
     assert drawn.shape == (30 * factor, 40 * factor, 3)  # None: up to a mean side of 400
     columns = np.nonzero(is_colour(drawn[int(14 * factor)], rgb(0)))[0]
     assert (columns.min(), columns.max()) == (8 * factor, 28 * factor - 1)
+
+
+def test_a_long_image_is_drawn_no_longer_than_a_jpeg_can_be():
+    assert draw(image=grey(3, 40_000)).shape == (5, 65_500, 3)  # enlarged, but not twice
+
+
+@pytest.mark.parametrize(
+    "names", [("直剪", "狗猫"), ("\ud800", "\ud801"), ("a\nb", "ab"), ("\U0001d400", "\U0001d401")]
+)
+def test_names_in_any_script_are_drawn_and_told_apart(names):
+    drawn = [draw_objects(GREY, [name], detections=found((SQUARE, 0.9, 0))) for name in names]
+    assert (np.asarray(drawn[0]) != np.asarray(drawn[1])).any()
 
 
 def test_twenty_classes_differ_and_their_captions_have_contrast():

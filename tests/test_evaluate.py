@@ -75,13 +75,11 @@ def test_other_data_and_protocols_get_files_of_their_own(run, command, tmp_path)
     for path in own:
         path.parent.mkdir(exist_ok=True)
         path.write_text("the run's own")
-    output = tmp_path / "deep" / "result.json"
     flags = {"step": 20, "protocol": "voc10", "splits": "eval:1", "results_format": "devkit"}
-    printed = command(workdir=run, **flags, output=output)
+    printed = command(workdir=run, **flags)
     folder = run / "eval" / "20-eval_1-voc10"
     written = read(folder.with_suffix(".json"))
     assert (written["protocol"], written["splits"]) == ("voc10", ["eval:1"])
-    assert read(output) == written
     assert (folder / "report" / "detections.jpg").is_file()
     assert (folder / "devkit" / "comp4_det_eval_1_disc.txt").is_file()
     assert not (folder / "detections.json").exists()
@@ -90,6 +88,25 @@ def test_other_data_and_protocols_get_files_of_their_own(run, command, tmp_path)
     absent = [name for name, ap in written["ap"].items() if ap is None]
     assert absent
     assert any(line.endswith(f"not in the mAP: {', '.join(absent)}") for line in printed)
+
+
+@pytest.mark.parametrize(
+    ("output", "file"), [("deep/result.json", "deep/result.json"), ("folder", "folder/20.json")]
+)
+def test_everything_goes_where_it_is_asked_for(run, command, tmp_path, output, file):
+    before = sorted(run.rglob("*"))
+    command(workdir=run, step=20, output=tmp_path / output)
+    assert sorted(run.rglob("*")) == before
+    file = tmp_path / file
+    assert read(file)["step"] == 20
+    for path in ("detections.json", "annotations.json", "report/detections.jpg"):
+        assert (file.with_suffix("") / path).is_file()
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(command, tmp_path):
+    run = save_run(tmp_path / "run", {10: 0.5}, tiny_config(data__eval=("no such split",)))
+    (run / "eval").write_text("in the way of the folder")
+    assert "--output=FOLDER" in command(refused=True, workdir=run)
 
 
 def test_what_other_data_left_out_or_corrected_is_said(command, tmp_path):

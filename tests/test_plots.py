@@ -1,6 +1,8 @@
+import dataclasses
 import math
 
 import numpy as np
+import pytest
 
 from yolov1_jax.evaluation.average_precision import ClassEvaluation, Evaluation
 from yolov1_jax.visualization import plots
@@ -38,13 +40,28 @@ def texts_of(axes):
 
 
 def test_every_loss_is_a_line_by_epoch():
-    history = [train_row(step, 100 - step) for step in (1, *range(1, 99))]  # the last 1 counts
+    history = [train_row(step, 100 - step) for step in (1, *range(1, 81))]  # the last 1 counts
     history[0]["loss"] = 1000
     lines = lines_of(plots.loss_figure([*history, eval_row(40, 0.5)]))
     names = {name for name in lines if not name.startswith("_")}  # as matplotlib names the others
     assert names == {"total", "xy", "wh", "object", "no object", "class"}
-    # The mean over a window keeps a straight line, but for its ends.
-    np.testing.assert_allclose(lines["total"][1:-1], [[s / 10, 100 - s] for s in range(2, 98)])
+    # A point for every two rows, between them.
+    means = [[s / 10, 100 - s - 0.5] for s in range(1, 81, 2)]
+    np.testing.assert_allclose(lines["total"], means)
+
+
+def test_the_last_point_of_a_loss_is_of_as_many_steps_as_the_others():
+    rows = [train_row(step, 2.0) for step in range(10, 101, 10)] + [train_row(101, 22.0)]
+    last = lines_of(plots.loss_figure(rows))["total"][-1, 1]
+    assert last == pytest.approx(2 + 20 / 10.1)  # one step of ten has ten times the loss
+
+
+def test_a_loss_term_has_the_same_colour_in_every_picture():
+    rows = [train_row(10, 1.0), train_row(20, 1.0) | {"loss/xy": 9.0, "loss/wh": 0.01}]
+    pictures = [plots.loss_figure(part).axes[0].get_lines() for part in (rows[:1], rows)]
+    colours = [{line.get_label(): line.get_color() for line in lines[1::2]} for lines in pictures]
+    assert colours[0] == colours[1]
+    assert len(set(colours[0].values())) == 6
 
 
 def test_odd_histories(tmp_path):
@@ -82,6 +99,22 @@ def test_many_classes_whose_names_are_not_taken_for_formulas(tmp_path):
     assert sum(axes.get_visible() for axes in panels.axes) == 41
     for figure in (bars, panels):
         figure.savefig(tmp_path / "figure.png")
+
+
+def test_class_names_in_any_script(tmp_path):
+    evaluation = make_evaluation([0.5] * 4)
+    names = ["直剪", "\ud800", "a\nb", "x" * 10_000]
+    evaluation = dataclasses.replace(
+        evaluation, classes=dict.fromkeys(names, evaluation.classes["class 0"])
+    )
+    for figure in (plots.ap_figure(evaluation), plots.precision_recall_figure(evaluation)):
+        figure.savefig(tmp_path / "figure.png")  # without a warning of a glyph that is missing
+
+
+def test_every_column_of_panels_has_numbers_below_its_last():
+    axes = plots.precision_recall_figure(make_evaluation([0.5] * 7)).axes  # four and three
+    below = [one.xaxis.get_tick_params()["labelbottom"] for one in axes]
+    assert below == [False, False, False, True, True, True, True, True]
 
 
 def test_precision_by_recall_starts_at_recall_0():

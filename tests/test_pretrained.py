@@ -10,7 +10,7 @@ from yolov1_jax import config as configs
 from yolov1_jax.config import UserError
 from yolov1_jax.training.build import Setup
 from yolov1_jax.training.optimizer import averaged_weights
-from yolov1_jax.training.pretrained import load_pretrained, with_pretrained
+from yolov1_jax.training.pretrained import check_pretrained, load_pretrained, with_pretrained
 from yolov1_jax.weights.formats import FORMATS, describe, to_format
 from yolov1_jax.weights.safetensors_file import WeightsFile, write_safetensors
 
@@ -50,6 +50,7 @@ def test_a_whole_detector(format_name):
     for key, value in (
         *(("model.head_negative_slope", 0.5), ("model.pixel_std", (0.1, 0.2, 0.3))),
         *(("loss.xy_unit", "cell"), ("loss.class_loss", "softmax")),
+        ("model.prediction", "sigmoid"),
         ("model.head_neck_channels", 128),
     ):
         assert_refused(file, config, key, value, f"set config.{key} to ")
@@ -66,6 +67,12 @@ def test_the_metadata_of_our_own_files_decides():
         ("image_size", 64),
     ):
         assert_refused(file, own, key, value, f"set config.{key} to ")
+    # That of another program may have the same names.
+    other = config_of("reference")
+    for text in ("64x64", "[" * 100_000):
+        load_pretrained(file._replace(metadata={"image_size": text}), variables_of(other), other)
+    file = file._replace(metadata={"image_size": '"64"'})
+    assert_refused(file, other, "seed", 1, "metadata")
 
 
 @pytest.mark.parametrize("found", FORMATS)
@@ -79,6 +86,17 @@ def test_another_network_is_named_with_the_settings_that_may_be_wrong():
     config = config_of("reference", model__class_names=("a", "b"))
     message = "has shape .* is it a resnet18 .*0.0625.* 2 class_names"
     assert_refused(file_of(config_of("reference")), config, "seed", 1, message)
+
+
+def test_a_wrong_file_is_found_before_there_is_any_data(tmp_path):
+    path = str(tmp_path / "backbone.safetensors")
+    config = tiny_config(model__pretrained=path)
+    write_safetensors(path, to_format(variables_of(config), "backbone", boxes_per_cell=2), {})
+    config = configs.replace(config, "model.class_names", None)
+    check_pretrained(config)
+    for key, value in (("model.backbone", "resnet34"), ("model.pretrained", str(tmp_path))):
+        with pytest.raises(UserError, match=str(tmp_path)):
+            check_pretrained(configs.replace(config, key, value))
 
 
 def test_a_state_from_a_backbone(tmp_path, capsys):

@@ -151,6 +151,10 @@ def test_files_of_two_sets_need_a_choice(tmp_path, other):
         (read_json, [ROW, {**ROW, "bbox": [1, 2, 3]}], "detection 2"),
         (read_json, [{"image_id": 5, "category_id": 1, "bbox": [0, 1, 30, 39]}], "score"),
         (read_json, [{**ROW, "score": float("nan")}], "detection 1"),
+        (read_json, [{**ROW, "score": 10**400}], "detection 1"),
+        (read_json, [{**ROW, "image_id": [5]}], "detection 1"),
+        (read_json, {"annotations": [ROW], "images": [{"id": 5}]}, "images"),
+        (read_json, {"annotations": [ROW], "categories": 5}, "categories"),
         (read_json, [{**ROW, "category_id": 0}], "'category_id 0'"),
         (read_json, [{**ROW, "category_id": "dogs"}], r"'dogs' \(nearest: dog.*unknown_classes"),
         (read_json, [{**ROW, "image_id": 6}], "found 6.*unknown_images"),
@@ -166,6 +170,17 @@ def test_files_of_two_sets_need_a_choice(tmp_path, other):
 def test_refuses(tmp_path, read, content, message):
     with pytest.raises(UserError, match=message):
         read(tmp_path, content)
+
+
+@pytest.mark.parametrize("key", ["image_id", "category_id", "bbox"])
+def test_whatever_is_in_a_file_the_message_is_short(tmp_path, key):
+    for value in ("x" * 1_000_000, [[[[[[[[[["x"] * 100_000]]]]]]]]]):
+        with pytest.raises(UserError) as error:
+            read_json(tmp_path, [{**ROW, key: value}])
+        assert len(str(error.value)) < 1000
+    (tmp_path / "found.json").write_text("[" * 1_000_000)
+    with pytest.raises(UserError):
+        read_results(tmp_path / "found.json", IMAGES)
 
 
 @pytest.mark.parametrize("path", ["nothing.json", "nowhere/comp4_det_test", "a" * 300, "x.txt"])

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from yolov1_jax import command_line
-from yolov1_jax.config import UserError, flatten
+from yolov1_jax.config import UserError, flatten, local_path
 from yolov1_jax.evaluation.evaluator import PROTOCOLS
 from yolov1_jax.training import run_folder
 from yolov1_jax.training.metrics import read_metrics
@@ -74,7 +74,7 @@ def read_entries(paths: Sequence[str], *, step: str, published: Sequence[str]) -
       UserError: there is nothing to compare, or no such file, step or published result.
     """
     entries: list[Entry] = []
-    for path in map(pathlib.Path, paths):
+    for path in map(local_path, paths):
         if (path / "config.json").is_file():
             entry = _read_run(path, step)
         elif result := _read_result(path):
@@ -98,7 +98,7 @@ def _read_result(path: pathlib.Path) -> dict[str, Any] | None:
     """None if it is not the result of an evaluation."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return result if isinstance(result, dict) and {"mAP", "protocol"} <= result.keys() else None
 
@@ -249,8 +249,7 @@ def run(arguments: list[str]) -> None:
     Console().print(Markdown(page))
     if _OUTPUT.value is None:
         return
-    output = pathlib.Path(_OUTPUT.value)
-    output.mkdir(parents=True, exist_ok=True)
+    output = local_path(_OUTPUT.value)
     # The picture is of the evaluation set and the protocol that most entries share.
     places = [place for entry in entries for place, one in entry.scores.items() if one.get("ap")]
     if places:
@@ -258,9 +257,10 @@ def run(arguments: list[str]) -> None:
         scores = _by_protocol(entries, data)
         protocol = max(scores, key=lambda name: sum("ap" in one for one in scores[name].values()))
         figure = comparison_figure(data.title, [one.name for one in entries], scores, protocol)
-        figure.savefig(output / "compare.png")
+        with run_folder.replacing(output / "compare.png") as temporary:
+            figure.savefig(temporary)
         page = f"![mAP by epoch, and AP by class](compare.png)\n\n{page}"
-    (output / "compare.md").write_text(f"# Comparison\n\n{page}\n", encoding="utf-8")
+    run_folder.write_text(output / "compare.md", f"# Comparison\n\n{page}\n")
     print(f"written to {output}")
 
 

@@ -1,22 +1,70 @@
 """A trained run as a function of images."""
 
+import collections
+import itertools
+import logging
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 from PIL import Image
 
-from yolov1_jax.config import UserError
-from yolov1_jax.data.images import read_image
+from yolov1_jax.config import UserError, local_path
+from yolov1_jax.data.dataset import UnusableFile
+from yolov1_jax.data.images import EXTENSIONS, read_image
 from yolov1_jax.data.transforms import resize_image
 from yolov1_jax.training.build import RestoredRun, restore_run, select_options
+from yolov1_jax.visualization.draw import DRAWN_SCORE, draw_objects
 from yolov1_jax.yolo.decode import detections_from_predictions
 from yolov1_jax.yolo.detections import Detections
 from yolov1_jax.yolo.grid import Predictions
 
+log = logging.getLogger(__name__)
+
 ImageLike = str | os.PathLike[str] | np.ndarray | Image.Image
+
+
+class Detected(Detections):
+    """`Detections` (boxes_xyxy, scores, labels) that know their image and the class names.
+
+    Attributes:
+      image: as it was given.
+      size: its width and height in pixels.
+      class_names: the name of each label.
+    """
+
+    image: ImageLike
+    size: tuple[int, int]
+    class_names: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each detection."""
+        return [self.class_names[label] for label in self.labels]
+
+    def plot(self) -> Image.Image:
+        """The image with the detections drawn on it; a small image is enlarged."""
+        return draw_objects(_pixels(self.image), self.class_names, detections=self)
+
+    def _replace(self, /, **parts: Any) -> "Detected":
+        replaced = super()._replace(**parts)
+        vars(replaced).update(vars(self))
+        return replaced
+
+    def __repr__(self) -> str:
+        boxes = self.boxes_xyxy.round().astype(int).tolist()
+        rows = [
+            f"{name} {score:.2f} {box}"
+            for name, score, box in zip(self.names[:5], self.scores, boxes, strict=False)
+        ]
+        rest = ", ..." * (len(self.scores) > 5)
+        image = "{} x {} pixels".format(*self.size)
+        if isinstance(self.image, str | os.PathLike):
+            image = repr(os.fspath(self.image))
+        return f"<{len(self.scores)} detected in {image}: {', '.join(rows)}{rest}>"
 
 
 def load(workdir: str | os.PathLike[str], step: str | int = "best") -> "Detector":
@@ -25,64 +73,162 @@ def load(workdir: str | os.PathLike[str], step: str | int = "best") -> "Detector
     `step` is "best" (by mAP; the latest where none was evaluated), "latest", or a number. Raises
     UserError if there is no such run or checkpoint.
     """
-    return Detector(restore_run(pathlib.Path(workdir), step))
+    return Detector(restore_run(local_path(workdir), step))
 
 
 class Detector:
-    """A trained network: images -> detections."""
+    """A trained network: images -> detections. Threads may share it."""
 
     def __init__(self, run: RestoredRun) -> None:
         config = run.setup.config
         self.class_names: tuple[str, ...] = tuple(config.model.class_names)  # by label
         self.image_size: int = config.image_size  # side of the network's input in pixels
         self.batch_size: int = min(config.eval.batch_size, 8)  # images at once
+        self.step: int = run.step  # of the checkpoint
         self._select_options = select_options(config)
         self._predict = run.setup.predict_step
         # On one device: the others would only repeat its work.
         self._variables = jax.device_put(run.variables, jax.devices()[0])
 
     def __call__(
-        self, images: ImageLike | Sequence[ImageLike], *, score_threshold: float | None = None
-    ) -> list[Detections]:
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        score_threshold: float | None = DRAWN_SCORE,
+    ) -> list[Detected]:
         """The detections of each image by descending score, boxes_xyxy in its own pixels.
 
         Args:
-          images: one or several of: the path of a JPEG, PNG, BMP or WebP file, which is turned
-            upright as its EXIF orientation asks; a uint8 RGB array [H, W, 3]; a PIL image.
+          images: one or several (a list, a generator) of: the path of an image file, which is
+            turned upright as its EXIF orientation asks; a folder, which stands for all image files
+            below it, by name; a PIL image; a uint8 array, RGB or RGBA [H, W, 3 or 4] or grey
+            [H, W]. An array [N, H, W, 3] is N images.
           score_threshold: the lowest score of a detection; None for the far lower one of the run's
             evaluations.
 
         Raises:
-          UserError: a file or an array is not such an image.
+          UserError: a file, a folder or an array is not such an image.
         """
-        if isinstance(images, str | os.PathLike | np.ndarray | Image.Image):
-            images = [images]
-        options = self._select_options
+        return list(self.stream(images, score_threshold=score_threshold))
+
+    def stream(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        score_threshold: float | None = DRAWN_SCORE,
+        on_unusable: Callable[[UnusableFile], None] | None = None,
+    ) -> Iterator[Detected]:
+        """As a call, but reads images as their detections are asked for, a batch ahead at most.
+
+        Args:
+          on_unusable: is called for a file that cannot be used, which is then left out; None raises
+            its error.
+        """
+        options = dict(self._select_options)
         if score_threshold is not None:
-            options = {**options, "score_threshold": score_threshold}
-        detections: list[Detections] = []
-        # Batches have one of two shapes, so that the network is compiled at most twice.
-        batch_size = 1 if len(images) == 1 else self.batch_size
-        for start in range(0, len(images), batch_size):
-            pixels = [_pixels(image) for image in images[start : start + batch_size]]
+            options["score_threshold"] = score_threshold
+        inputs, batch_size = self._inputs(_each(images), on_unusable), 0
+        while rows := list(itertools.islice(inputs, self.batch_size)):
+            # A power of two that the first batch fits in: few shapes have to be compiled.
+            batch_size = batch_size or min(self.batch_size, 1 << (len(rows) - 1).bit_length())
             batch = np.zeros((batch_size, self.image_size, self.image_size, 3), np.uint8)
-            for row, image in enumerate(pixels):
-                batch[row] = resize_image(image, self.image_size)
+            batch[: len(rows)] = [pixels for _, _, pixels in rows]
             predicted = jax.device_get(self._predict(self._variables, batch))
-            predictions = Predictions(*(part[: len(pixels)] for part in predicted))
-            sizes = np.array([image.shape[:2] for image in pixels])
-            detections += detections_from_predictions(predictions, sizes, **options)
-        return detections
+            predictions = Predictions(*(part[: len(rows)] for part in predicted))
+            sizes = np.array([size[::-1] for _, size, _ in rows])
+            found = detections_from_predictions(predictions, sizes, **options)
+            for (image, size, _), detections in zip(rows, found, strict=True):
+                detected = Detected(*detections)
+                detected.image, detected.size = image, size
+                detected.class_names = self.class_names
+                yield detected
+
+    def _inputs(
+        self, images: Iterable[ImageLike], on_unusable: Callable[[UnusableFile], None] | None
+    ) -> Iterator[tuple[ImageLike, tuple[int, int], np.ndarray]]:
+        """Images, their sizes, and their pixels for the network: of one alone in its full size."""
+        for image in images:
+            try:
+                pixels = _pixels(image)
+            except UnusableFile as error:
+                if on_unusable is None:
+                    raise
+                on_unusable(error)
+                continue
+            yield image, pixels.shape[1::-1], resize_image(pixels, self.image_size)
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.class_names[:5]) + ", ..." * (len(self.class_names) > 5)
+        return f"<Detector of {len(self.class_names)} classes ({names}), step {self.step:,}>"
+
+
+def image_files(
+    folder: pathlib.Path, without: pathlib.Path | None = None
+) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """The images below a folder and all other files there, by name.
+
+    Hidden files are in neither, nor what lies in the folder `without` below it.
+
+    Raises:
+      UserError: there is no image.
+    """
+    files = [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]
+    if without is not None and folder.resolve() in without.resolve().parents:
+        files = [file for file in files if without.resolve() not in file.resolve().parents]
+    images = [file for file in files if file.suffix.lower() in EXTENSIONS]
+    if not images:
+        raise UserError(
+            f"expected images in {folder}, found no file whose name ends in "
+            f"{', '.join(EXTENSIONS)}: give another folder, or the files one by one"
+        )
+    return images, [file for file in files if file.suffix.lower() not in EXTENSIONS]
+
+
+def notes_on(others: Iterable[pathlib.Path]) -> list[str]:
+    """A line for every kind of file that `image_files` has not taken for an image."""
+    names: dict[str, list[str]] = collections.defaultdict(list)
+    for file in others:
+        names[file.suffix.lower()].append(file.name)
+    return [
+        f"not read, {len(some):,} x {suffix or 'without suffix'}: {', '.join(some[:3])}"
+        + ", ..." * (len(some) > 3)
+        for suffix, some in names.items()
+    ]
+
+
+def _each(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
+    """Every image, in place of folders the files in them."""
+    single = isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) != 4
+    for image in [images] if single else images:  # type: ignore[union-attr]
+        if isinstance(image, str | os.PathLike) and os.path.isdir(local_path(image)):
+            files, others = image_files(local_path(image))
+            for note in notes_on(others):
+                log.warning(note)
+            yield from files
+        else:
+            yield image  # type: ignore[misc]
 
 
 def _pixels(image: ImageLike) -> np.ndarray:
     """uint8 RGB [H, W, 3]"""
+    if isinstance(image, str | os.PathLike):
+        return read_image(local_path(image))
     if isinstance(image, Image.Image):
         return np.asarray(image.convert("RGB"))
-    if not isinstance(image, np.ndarray):
-        return read_image(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
+    array = np.atleast_3d(image)  # of other libraries too; [H, W, 1] of [H, W]
+    if (
+        array.dtype != np.uint8
+        or array.ndim != 3
+        or array.shape[2] not in (1, 3, 4)
+        or not array.size
+    ):
         raise UserError(
-            f"expected a uint8 RGB image [height, width, 3], found {image.dtype} {image.shape}"
+            "expected a path, a PIL image or a uint8 array [height, width, 3], found "
+            f"{type(image).__name__} ({array.dtype} {np.shape(image)})"
         )
-    return image
+    return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[..., :3]

@@ -14,7 +14,6 @@ by model.load_state_dict(safetensors.torch.load_file("r34.safetensors")), for a 
 
 import importlib.metadata
 import json
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -22,7 +21,7 @@ import numpy as np
 from absl import flags
 
 from yolov1_jax import command_line
-from yolov1_jax.config import UserError, flatten
+from yolov1_jax.config import UserError, flatten, local_path
 from yolov1_jax.training.build import restore_run
 from yolov1_jax.weights.formats import FORMATS, describe, to_format
 from yolov1_jax.weights.safetensors_file import write_safetensors
@@ -37,10 +36,10 @@ _FORMAT = flags.DEFINE_enum(
 
 
 def run(_: list[str]) -> None:
-    workdir, output = _WORKDIR.value, _OUTPUT.value
-    if workdir is None or output is None or not output.endswith(".safetensors"):
+    workdir, output = local_path(_WORKDIR.value or ""), local_path(_OUTPUT.value or "")
+    if _WORKDIR.value is None or output.suffix != ".safetensors":
         raise UserError("expected --workdir=RUN and --output=FILE.safetensors")
-    setup, variables, step, reason = restore_run(pathlib.Path(workdir), _STEP.value)
+    setup, variables, step, reason = restore_run(workdir, _STEP.value)
     model, settings = setup.config.model, flatten(setup.config)
     fitting = "reference" if model.head_neck_channels is None else "torchlake"
     name = _FORMAT.value or fitting

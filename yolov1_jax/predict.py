@@ -6,12 +6,14 @@
 Folders are searched with their subfolders. Images with an EXIF orientation are turned upright, and
 boxes are those of the upright image. Annotated images go to --output, by default
 <workdir>/predictions; originals are never replaced. Files that cannot be read are skipped and named
-on stderr. If none can be read, or a path does not exist, the exit code is 2.
+on stderr, and so are files in a folder that are no images. If no image can be read, or a path does
+not exist, the exit code is 2. If an image cannot be written, it is 1, and the detections of all
+are still printed and written to --json.
 
 --json writes one object:
     {"class_names": ["aeroplane", ...],
      "images": [{"file": "holiday/dog.jpg",        as given, or below the folder given
-                 "annotated": "out/dog.jpg",
+                 "annotated": "out/dog.jpg",         null if it could not be written
                  "width": 500, "height": 375,      pixels of the upright image
                  "detections": [{"class": "dog", "label": 11, "score": 0.87,
                                  "box_xyxy": [left, top, right, bottom]}]}],   in those pixels
@@ -20,23 +22,19 @@ Detections are in descending order of their scores.
 """
 
 import functools
-import io
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from absl import flags
-from PIL import Image
 
 from yolov1_jax import command_line
-from yolov1_jax.config import UserError
+from yolov1_jax.config import UserError, local_path
 from yolov1_jax.data.dataset import UnusableFile
-from yolov1_jax.data.images import EXTENSIONS, read_image
-from yolov1_jax.detector import load
-from yolov1_jax.training.run_folder import write_json
-from yolov1_jax.visualization.draw import DRAWN_SCORE, draw_objects
+from yolov1_jax.detector import image_files, load, notes_on
+from yolov1_jax.training import run_folder
+from yolov1_jax.visualization.draw import DRAWN_SCORE
 
 FLAGS = flags.FlagValues()
 _string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
@@ -45,34 +43,41 @@ _OUTPUT = _string("output", None, "folder for annotated images; else <workdir>/p
 _JSON = _string("json", None, "file to write the detections to")
 _STEP = _string("step", "best", "checkpoint: best, latest or a step number")
 _SCORE_THRESHOLD = flags.DEFINE_float(
-    "score_threshold", DRAWN_SCORE, "lowest score of what is drawn and written", flag_values=FLAGS
+    "score_threshold",
+    DRAWN_SCORE,
+    "lowest score of what is drawn and written",
+    lower_bound=0.0,
+    upper_bound=1.0,
+    flag_values=FLAGS,
 )
 
 
-def plan(paths: Sequence[str], output: pathlib.Path) -> dict[pathlib.Path, pathlib.Path]:
+def plan(
+    paths: Sequence[str], output: pathlib.Path
+) -> tuple[dict[pathlib.Path, pathlib.Path], list[pathlib.Path]]:
     """Finds the images, and the path of the annotated image of each; writes nothing.
 
     An annotated image keeps the name of its image, and the place below a folder that was given.
     JPEG stays JPEG, anything else becomes PNG. A name that is taken gets a number. An `output`
     below a folder that was given is left out of the search.
 
+    Returns:
+      The annotated image of each image, and the files in folders that are no images.
+
     Raises:
       UserError: a path does not exist, a folder holds no image, or an annotated image would replace
         one of the images given.
     """
     planned: dict[pathlib.Path, pathlib.Path] = {}
+    passed_over: list[pathlib.Path] = []
     taken: set[pathlib.Path] = set()
-    for path in map(pathlib.Path, paths):
+    for path in map(local_path, paths):
         if not path.exists():
             raise UserError(f"expected an image or a folder at {path}, found nothing there")
         folder, files = path.parent, [path]
         if path.is_dir():
-            folder, files = path, _images_in(path, output)
-        if not files:
-            raise UserError(
-                f"expected images in {path}, found no file whose name ends in "
-                f"{', '.join(EXTENSIONS)}: give another folder, or the files one by one"
-            )
+            folder, (files, others) = path, image_files(path, without=output)
+            passed_over += others
         for file in files:
             if file not in planned:
                 name = output / file.relative_to(folder)
@@ -84,69 +89,74 @@ def plan(paths: Sequence[str], output: pathlib.Path) -> dict[pathlib.Path, pathl
                 planned[file] = annotated
     if replaced := {file.resolve() for file in planned} & {path.resolve() for path in taken}:
         raise UserError(f"annotated images would replace {min(replaced)}: choose another --output")
-    return planned
-
-
-def _images_in(folder: pathlib.Path, output: pathlib.Path) -> list[pathlib.Path]:
-    """The images below a folder, without those of an `output` below it."""
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS)
-    files = [file for file in files if file.is_file() and not file.name.startswith(".")]
-    if folder.resolve() in output.resolve().parents:
-        files = [file for file in files if output.resolve() not in file.resolve().parents]
-    return files
+    return planned, passed_over
 
 
 def run(paths: list[str]) -> None:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     if _WORKDIR.value is None or not paths:
         raise UserError(
             f"expected a --workdir and images or folders, found {_WORKDIR.value} and {paths}"
         )
-    workdir = pathlib.Path(_WORKDIR.value)
-    output = pathlib.Path(_OUTPUT.value or workdir / "predictions")
-    planned = plan(paths, output)
+    workdir = local_path(_WORKDIR.value)
+    output = local_path(_OUTPUT.value) if _OUTPUT.value else workdir / "predictions"
+    json = local_path(_JSON.value) if _JSON.value else None
+    if json is not None and json.is_dir():
+        raise UserError(f"expected a file to write --json to, found the folder {json}: add a name")
+    planned, passed_over = plan(paths, output)
     detector = load(workdir, _STEP.value)
-    output.mkdir(parents=True, exist_ok=True)
-    if _JSON.value is not None:
-        json = pathlib.Path(_JSON.value)
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.open("a").close()  # an impossible path fails before the work
+    for folder in (output, json.parent if json else output):
+        run_folder.make(folder)  # an impossible path fails before the work
 
     images: list[dict[str, Any]] = []
-    skipped: list[dict[str, Any]] = []
-    files, names = list(planned), detector.class_names
-    for start in range(0, len(files), detector.batch_size):
-        pixels: dict[pathlib.Path, np.ndarray] = {}
-        for file in files[start : start + detector.batch_size]:
+    skipped = [{"file": str(file), "reason": "its format is not read"} for file in passed_over]
+    _print_error(*notes_on(passed_over))
+
+    def skip(error: UnusableFile) -> None:
+        skipped.append({"file": str(error.args[1]), "reason": error.reason})
+        _print_error(f"skipped {error.args[1]}: {error.reason}")
+
+    names = detector.class_names
+    failed: Exception | None = None
+    for found in detector.stream(planned, score_threshold=_SCORE_THRESHOLD.value, on_unusable=skip):
+        file = found.image
+        assert isinstance(file, pathlib.Path)  # as planned
+        annotated: pathlib.Path | None = None
+        # Where nothing can be written, as on a full disk, the JSON still gets all detections.
+        if failed is None:
             try:
-                pixels[file] = read_image(file)
-            except UnusableFile as error:
-                skipped.append({"file": str(file), "reason": error.reason})
-                print(f"skipped {file}: {error.reason}", file=sys.stderr, flush=True)
-        found = detector(list(pixels.values()), score_threshold=_SCORE_THRESHOLD.value)
-        for (file, image), detections in zip(pixels.items(), found, strict=True):
-            planned[file].parent.mkdir(parents=True, exist_ok=True)
-            drawn = draw_objects(image, names, detections=detections)
-            Image.fromarray(drawn).save(planned[file], quality=92)
-            rows = [
-                {
-                    "class": names[label],
-                    "label": int(label),
-                    "score": round(float(score), 4),
-                    "box_xyxy": [round(float(value), 2) for value in box],
-                }
-                for box, score, label in zip(*detections, strict=True)
-            ]
-            entry = {"file": str(file), "annotated": str(planned[file])}
-            size = {"width": image.shape[1], "height": image.shape[0]}
-            images.append({**entry, **size, "detections": rows})
-            classes = ", ".join(f"{row['class']} {row['score']:.2f}" for row in rows)
-            print(f"{planned[file]}: {classes or 'nothing'}", flush=True)
-    if _JSON.value is not None:
-        write_json(json, {"class_names": names, "images": images, "skipped": skipped})
+                with run_folder.replacing(planned[file]) as temporary:
+                    found.plot().save(temporary, quality=92)
+                annotated = planned[file]
+            except (OSError, UnusableFile) as error:
+                failed = error
+                _print_error(f"{file} and all that follow are not drawn: {error}")
+        rows = [
+            {
+                "class": names[label],
+                "label": int(label),
+                "score": round(float(score), 4),
+                "box_xyxy": [round(float(value), 2) for value in box],
+            }
+            for box, score, label in zip(*found, strict=True)
+        ]
+        entry = {"file": str(file), "annotated": annotated and str(annotated)}
+        width, height = found.size
+        images.append({**entry, "width": width, "height": height, "detections": rows})
+        classes = ", ".join(f"{row['class']} {row['score']:.2f}" for row in rows)
+        drawn = f" -> {annotated}" if annotated else ""
+        print(f"{file}{drawn}: {classes or 'nothing'}", flush=True)
+    if json is not None:
+        content = {"class_names": names, "images": images, "skipped": skipped}
+        run_folder.write_json(json, content)
+    if failed is not None:
+        raise failed
     if not images:
         raise UserError(f"expected images that can be read, found none of {len(planned)} files")
+
+
+def _print_error(*lines: str) -> None:
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

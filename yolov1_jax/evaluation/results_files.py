@@ -23,13 +23,15 @@ import json
 import os
 import pathlib
 import re
+import reprlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from yolov1_jax.config import UserError
-from yolov1_jax.data.dataset import Annotations
+from yolov1_jax.data.coco_json import finite_numbers, read_json
+from yolov1_jax.data.dataset import Annotations, shortened
 from yolov1_jax.evaluation import ground_truth
 from yolov1_jax.yolo.detections import Detections
 
@@ -121,7 +123,7 @@ def read_results(
     places = ground_truth.image_places(annotations)
     label_of = {name: label for label, name in enumerate(annotations.class_names)}
     known = {"classes": annotations.class_names, "images": annotations.image_ids}
-    skipped: dict[str, list[str]] = collections.defaultdict(list)
+    skipped: dict[str, list[Any]] = collections.defaultdict(list)
     found: list[list[float]] = []  # image, label, score and box of each detection
     for image, class_name, score_and_box, where in rows:
         label, place = label_of.get(class_name), places.get(image)
@@ -134,13 +136,14 @@ def read_results(
         if label is None:
             unknown, name, policy = "classes", class_name, unknown_classes
         if policy == "refuse":
-            near = difflib.get_close_matches(str(name), known[unknown], 2, cutoff=0.0)
+            short = shortened(str(name), 100)
+            near = difflib.get_close_matches(short, known[unknown][:5000], 2, cutoff=0.0)
             raise UserError(
-                f"{where}: expected one of the {unknown} of the annotations, found {name!r} "
-                f"(nearest: {', '.join(near)}); correct either, or leave such detections out with "
-                f"--unknown_{unknown}=skip"
+                f"{where}: expected one of the {unknown} of the annotations, found "
+                f"{shortened(repr(name), 100)} (nearest: {shortened(', '.join(near))}); correct "
+                f"either, or leave such detections out with --unknown_{unknown}=skip"
             )
-        skipped[unknown].append(str(name))
+        skipped[unknown].append(name)
 
     table = np.array(found, np.float64).reshape(-1, 7)
     image_index, labels = table[:, :2].astype(np.int64).T
@@ -149,7 +152,8 @@ def read_results(
     ends = np.searchsorted(image_index[by_image], range(1, len(annotations)))
     file_order = np.split(by_image, ends)
     for unknown, names in skipped.items():
-        notes.append(f"{len(names):,} detections left out, unknown {unknown}: {names[0]}, ...")
+        first = shortened(str(names[0]), 100)
+        notes.append(f"{len(names):,} detections left out, unknown {unknown}: {first}, ...")
     if inverted := np.count_nonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1)):
         notes.append(f"{inverted:,} boxes end before they begin: are they width and height?")
     sizes = annotations.sizes[image_index, ::-1]  # [D, 2] width and height; 0 where unknown
@@ -163,7 +167,7 @@ def read_results(
 
 
 def _coco_rows(path: pathlib.Path, annotations: Annotations) -> _Rows:
-    content = ground_truth.read_json(path, "a COCO results JSON or a folder of the devkit's files")
+    content = read_json(path, "a COCO results JSON or a folder of the devkit's files")
     image_names: dict[Any, str] = {}
     class_names = dict(
         zip(ground_truth.category_ids(annotations), annotations.class_names, strict=True)
@@ -171,26 +175,29 @@ def _coco_rows(path: pathlib.Path, annotations: Annotations) -> _Rows:
     rows = content
     if isinstance(content, dict):
         rows = content.get("annotations", content.get("detections"))
-        image_names = {one["id"]: one["file_name"] for one in content.get("images", ())}
-        if "categories" in content:
-            class_names = {one["id"]: one["name"] for one in content["categories"]}
+        try:
+            image_names = {one["id"]: str(one["file_name"]) for one in content.get("images", ())}
+            if "categories" in content:
+                class_names = {one["id"]: str(one["name"]) for one in content["categories"]}
+        except (KeyError, TypeError):
+            rows = None
     if not isinstance(rows, list):
         raise UserError(
-            f"expected a list of detections in {path}, found none: give a COCO results JSON"
+            f"expected a list of detections in {path}, found none, or images or categories "
+            "without ids and names: give a COCO results JSON"
         )
     for number, row in enumerate(rows, start=1):
         where = f"{path}, detection {number}"
         try:
             image, category = row["image_id"], row["category_id"]
             image = image_names.get(image, f"image_id {image}") if image_names else image
-            score, x, y, width, height = ground_truth.finite_numbers(
-                [row["score"], *row["bbox"]], 5
-            )
+            hash(image)  # a list or a dict is no id
+            score, x, y, width, height = finite_numbers([row["score"], *row["bbox"]], 5)
             class_name = class_names.get(category, category)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise UserError(
                 f"{where}: expected image_id, category_id, score and bbox [x, y, width, height], "
-                f"found {str(row)[:120]}; correct the program that wrote it"
+                f"found {reprlib.repr(row)}; correct the program that wrote it"
             ) from None
         if not isinstance(class_name, str):
             class_name = f"category_id {class_name}"
@@ -200,7 +207,7 @@ def _coco_rows(path: pathlib.Path, annotations: Annotations) -> _Rows:
 def _devkit_rows(path: pathlib.Path, class_names: Sequence[str], notes: list[str]) -> _Rows:
     files = _devkit_files(path, class_names)
     if missing := [name for name in class_names if name not in files]:
-        notes.append(f"no file, so no detections, of: {', '.join(missing)}")
+        notes.append(f"no file, so no detections, of: {shortened(', '.join(missing), 500)}")
     for class_name, file in files.items():
         lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         for number, line in enumerate(lines, start=1):
@@ -210,7 +217,7 @@ def _devkit_rows(path: pathlib.Path, class_names: Sequence[str], notes: list[str
             try:
                 # From the right, because names of images may contain spaces.
                 image, *fields = line.strip().rsplit(maxsplit=5)
-                score_and_box = ground_truth.finite_numbers(fields, 5)
+                score_and_box = finite_numbers(fields, 5)
             except ValueError:
                 raise UserError(
                     f"{where}: expected '<image> <confidence> <xmin> <ymin> <xmax> <ymax>', found "

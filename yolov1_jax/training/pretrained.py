@@ -6,11 +6,26 @@ import optax
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
+from yolov1_jax import config as configs
 from yolov1_jax.config import UserError, flatten
+from yolov1_jax.data.dataset import shortened
+from yolov1_jax.training import build
 from yolov1_jax.training.step import TrainState
 from yolov1_jax.weights import formats
 from yolov1_jax.weights.assign import Variables
 from yolov1_jax.weights.safetensors_file import WeightsFile, read_weights
+
+
+def check_pretrained(config: ConfigDict) -> None:
+    """Reads `config.model.pretrained`, and raises what `with_pretrained` would raise of it.
+
+    The weights of a whole detector are only read while the class names are not known.
+    """
+    file = read_weights(config.model.pretrained)
+    if config.model.class_names is None and config.model.pretrained_format == "backbone":
+        config = configs.replace(config, "model.class_names", ("?",))  # of the head, not compared
+    if config.model.class_names is not None:
+        load_pretrained(file, build.abstract_variables(config), config)
 
 
 def with_pretrained(
@@ -25,6 +40,8 @@ def with_pretrained(
       UserError: as `read_weights` and `load_pretrained`.
     """
     if config.model.pretrained is None:
+        if jax.process_index() == 0:
+            print("random initial weights")
         return state
     file = read_weights(config.model.pretrained)
     initial = {"params": state.params, "batch_stats": state.batch_stats}
@@ -62,13 +79,17 @@ def load_pretrained(
         expected = formats.expected_settings(file, model.pretrained_format)
         # The image may be larger than in training, with as many more cells; both programs halve
         # it six times.
-        cell_size = expected.pop("image_size", 64) // expected.get("model.grid_size", 1)
-        expected["image_size"] = cell_size * model.grid_size
+        try:
+            cell_size = expected.pop("image_size", 64) // expected.get("model.grid_size", 1)
+            expected["image_size"] = cell_size * model.grid_size
+        except (TypeError, ZeroDivisionError):
+            raise UserError(f"{file.origin} has metadata that are no numbers") from None
         for key, value in expected.items():
             if settings[key] != value:
+                wanted = shortened(repr(value), 1000)
                 raise UserError(
                     f"{file.origin}, a checkpoint of {model.pretrained_format!r}, needs "
-                    f"{key}={value!r}, not {settings[key]!r}: set config.{key} to {value!r}"
+                    f"{key}={wanted}, not {settings[key]!r}: set config.{key} to {wanted}"
                 )
     return formats.from_format(
         file,

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from yolov1_jax.visualization.plots import LINE_COLOURS, in_house_style, set_title
+from yolov1_jax.visualization.plots import LINE_COLOURS, in_house_style, set_title, use_fonts_of
 
 
 @in_house_style
@@ -48,7 +48,8 @@ def comparison_figure(
 
     figure = Figure(figsize=(12 if curves else 7, max(3.9 * len(curves), 2.2 + 0.29 * len(rows))))
     set_title(figure, title)
-    handles = [Line2D([], [], label=name, **styles[name]) for name in names]
+    shown = use_fonts_of([*names, *values])
+    handles = [Line2D([], [], label=shown[name], **styles[name]) for name in names]
     figure.legend(handles=handles, loc="outside lower left", ncols=4)
     grid = figure.add_gridspec(1, 2 if curves else 1)
     if curves:
@@ -65,8 +66,9 @@ def comparison_figure(
         axes.hlines(place, ordered[0], ordered[-1], color="#c4c4c4")
         for name, value in by_name.items():
             axes.plot(value, place, linestyle="", clip_on=False, **styles[name])
-    axes.set_yticks(range(len(rows)), [label for label, _ in rows])
-    axes.get_yticklabels()[0].set_fontweight("bold")
+    axes.set_yticks(range(len(rows)), [shown[label] for label, _ in rows])
+    # A font of the system may not have it in bold.
+    axes.get_yticklabels()[0].set(fontweight="bold", fontfamily="DejaVu Sans")
     axes.axhline(0.5, color="#999999", linewidth=0.8)
     axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6))
     axes.tick_params(axis="y", length=0)

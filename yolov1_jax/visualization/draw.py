@@ -6,23 +6,29 @@ has a caption only where it was missed: where no detection of its class has an I
 """
 
 import functools
+import logging
 import math
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import matplotlib
+import matplotlib.ft2font
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from yolov1_jax.data.dataset import GroundTruth
+from yolov1_jax.data.dataset import GroundTruth, shortened
 from yolov1_jax.yolo.boxes import iou_xyxy
 from yolov1_jax.yolo.detections import Detections
 from yolov1_jax.yolo.grid import cell_of
+
+log = logging.getLogger(__name__)
 
 # Darknet draws detections of YOLOv1 from this score on; fainter ones would hide the image.
 DRAWN_SCORE = 0.2
 # Pixels: the root of the area to which a smaller image is enlarged, so that captions leave room.
 MIN_MEAN_SIDE = 400
+MAX_SIDE = 65_500  # pixels; JPEG and libjpeg have no larger images
 # Okabe & Ito (2008); from the seventh on, each the farthest in OKLab from all before it, as seen
 # with full, protanopic and deuteranopic vision.
 COLOURS = (
@@ -49,23 +55,23 @@ def draw_objects(
     detections: Detections | None = None,
     ground_truth: GroundTruth | None = None,
     scale: float | None = None,
-) -> np.ndarray:
-    """A resized copy of the image with the objects drawn on it. uint8 RGB [H, W, 3] -> [H', W', 3].
+) -> Image.Image:
+    """A resized copy of the image, uint8 RGB [H, W, 3], with the objects drawn on it.
 
     Args:
       class_names: the name of each label.
       detections, ground_truth: in pixels of `image`. Boxes are cut at its border.
       scale: to resize the image by. None enlarges an image smaller than MIN_MEAN_SIDE by the
-        smallest whole factor that reaches it.
+        smallest whole factor that reaches it, but never beyond MAX_SIDE.
     """
     canvas = _Canvas(image, scale)
-    captions: list[tuple[_Box, str, str]] = []  # the first ones find the best places
+    captions: list[tuple[_Box, str, str, str]] = []  # the first ones find the best places
     if detections is not None:
         for i in np.argsort(detections.scores, kind="stable"):  # the best is drawn last, on top
             if box := canvas.visible(detections.boxes_xyxy[i]):
                 label, score = int(detections.labels[i]), detections.scores[i]
                 canvas.outline(box, class_colour(label))
-                captions.insert(0, (box, f"{class_names[label]} {score:.2f}", class_colour(label)))
+                captions.insert(0, (box, class_names[label], class_colour(label), f" {score:.2f}"))
     if ground_truth is not None:
         missed = ~ground_truth.difficult
         if detections is not None:
@@ -76,10 +82,10 @@ def draw_objects(
             if box := canvas.visible(box_xyxy):
                 canvas.dashes(box, length=(1 if difficult else 3) * canvas.line)
                 if missed[i]:
-                    captions.append((box, class_names[label], "#FFFFFF"))
+                    captions.append((box, class_names[label], "#FFFFFF", ""))
     for caption in captions:
         canvas.caption(*caption)
-    return np.asarray(canvas.image)
+    return canvas.image
 
 
 def draw_page(
@@ -124,8 +130,8 @@ def draw_page(
                 ground_truth=ground_truth[i],
                 scale=height / images[i].shape[0],
             )
-            strips[-1].paste(Image.fromarray(drawn), (left, 0))
-            left += drawn.shape[1] + _GAP
+            strips[-1].paste(drawn, (left, 0))
+            left += drawn.width + _GAP
     return np.concatenate([np.asarray(strip) for strip in strips])
 
 
@@ -166,13 +172,17 @@ class _Canvas:
 
     def __init__(self, image: np.ndarray, scale: float | None = None) -> None:
         height, width = image.shape[:2]
-        scale = scale or max(1, math.ceil(MIN_MEAN_SIDE / math.sqrt(height * width)))
+        if scale is None:
+            scale = max(1, math.ceil(MIN_MEAN_SIDE / math.sqrt(height * width)))
+            scale = min(scale, MAX_SIDE / max(height, width))
         size = max(1, round(scale * width)), max(1, round(scale * height))
-        self.image = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+        self.image = Image.fromarray(image)
+        if size != self.image.size:
+            self.image = self.image.resize(size, Image.Resampling.LANCZOS)
         self.scale = np.array([size[0] / width, size[1] / height] * 2)
         self.draw = ImageDraw.Draw(self.image, "RGBA")
         self.line = max(2, round(min(size) / 120))
-        self.font = _font(max(12, round(min(size) / 24)))
+        self.font_size = max(12, round(min(size) / 24))
         self.captions: list[_Box] = []
 
     def visible(self, box_xyxy: np.ndarray) -> _Box | None:
@@ -205,11 +215,13 @@ class _Canvas:
         for left, top, right, bottom in dashes:
             self.draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), "white", _EDGE)
 
-    def caption(self, box: _Box, text: str, colour: str) -> None:
+    def caption(self, box: _Box, name: str, colour: str, score: str = "") -> None:
         """Writes above the box, below its upper edge or below the box, where there is room."""
-        pad = round(self.font.size / 4)
-        width = math.ceil(self.font.getlength(text)) + 2 * pad
-        height = sum(self.font.getmetrics()) + pad
+        name, path, _ = printable(name)
+        text, font = name + score, _font(self.font_size, path)
+        pad = round(self.font_size / 4)
+        width = math.ceil(font.getlength(text)) + 2 * pad
+        height = sum(font.getmetrics()) + pad
         left = max(0, min(box[0], self.image.width - width))
         for top in (box[1] - height, box[1], box[3]):
             right, bottom = left + width, top + height
@@ -224,12 +236,65 @@ class _Canvas:
                 # Black or white, whichever has more contrast (relative luminance of WCAG 2.1).
                 rgb = np.array(ImageColor.getrgb(colour)) / 255
                 ink = "black" if rgb**2.2 @ (0.2126, 0.7152, 0.0722) > 0.18 else "white"
-                self.draw.text((left + pad, top + pad // 2), text, ink, self.font)
+                self.draw.text((left + pad, top + pad // 2), text, ink, font)
                 return
 
 
+class Printable(NamedTuple):
+    """A name that a font can show."""
+
+    text: str
+    font: str  # path of its file
+    family: str
+
+
 @functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    # The font that comes with matplotlib: the same picture on every machine.
-    path = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    return ImageFont.truetype(str(path), size)
+def printable(name: str) -> Printable:
+    """Finds a font for a name: that of matplotlib, else one of the system that has its characters.
+
+    Where there is none, the characters are written as Python's escapes, "\\u72d7", which the log
+    says once. A long name is shortened.
+    """
+    name = shortened(name, 60)
+    wanted = set(map(ord, f"{name}0123456789.,() "))
+    own = Printable(name, _OWN_FONT, "DejaVu Sans")
+    if wanted <= _characters(_OWN_FONT):
+        return own
+    from matplotlib.font_manager import fontManager  # lists the system's fonts, which takes long
+
+    # "Last Resort" has a box for every character there is.
+    fonts = [one for one in fontManager.ttflist if "LastResort" not in one.name.replace(" ", "")]
+    for font in sorted(fonts, key=lambda one: ("Sans" not in one.name, one.weight != 400)):
+        if wanted <= _characters(font.fname):
+            return Printable(name, font.fname, font.name)
+    known = _characters(_OWN_FONT)
+    text = "".join(c if ord(c) in known else ascii(c)[1:-1] for c in name)
+    _note_escapes()
+    return own._replace(text=shortened(text, 60))
+
+
+@functools.cache
+def _note_escapes() -> None:
+    log.warning(
+        "no font on this machine has all characters of the class names: pictures show some as "
+        "\\u72d7 does; install a font that has them, such as Noto Sans CJK"
+    )
+
+
+@functools.cache
+def _characters(font: str) -> frozenset[int]:
+    """The characters of a font; none if it cannot be drawn with, as those of coloured bitmaps."""
+    try:
+        _font(12, font)
+        return frozenset(matplotlib.ft2font.FT2Font(font).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+# The font that comes with matplotlib: the same picture on every machine.
+_OWN_FONT = str(pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+
+
+@functools.cache
+def _font(size: int, path: str = _OWN_FONT) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)

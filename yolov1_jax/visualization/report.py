@@ -23,6 +23,7 @@ from yolov1_jax.data.dataset import Source
 from yolov1_jax.evaluation.average_precision import Evaluation
 from yolov1_jax.evaluation.evaluator import Result
 from yolov1_jax.training.metrics import read_metrics
+from yolov1_jax.training.run_folder import replacing
 from yolov1_jax.visualization import plots
 from yolov1_jax.visualization.draw import draw_page
 
@@ -41,7 +42,6 @@ def report_result(
       The pictures written.
     """
     folder = folder / "report"
-    folder.mkdir(parents=True, exist_ok=True)
     history = read_metrics(history_path)
     figures = {
         "losses.png": plots.loss_figure(history),
@@ -51,7 +51,8 @@ def report_result(
     }
     drawn = {name: figure for name, figure in figures.items() if figure is not None}
     for name, figure in drawn.items():
-        figure.savefig(folder / name)
+        with replacing(folder / name) as temporary:
+            figure.savefig(temporary)
     shown = np.unique(np.linspace(0, len(source) - 1, 12).round().astype(int)).tolist()
     page = draw_page(
         [source[i].image for i in shown],
@@ -59,7 +60,8 @@ def report_result(
         [result.annotations[i] for i in shown],
         result.annotations.class_names,
     )
-    Image.fromarray(page).save(folder / "detections.jpg", quality=80)
+    with replacing(folder / "detections.jpg") as temporary:
+        Image.fromarray(page).save(temporary, quality=80)
     return [folder / name for name in (*drawn, "detections.jpg")]
 
 

@@ -72,7 +72,7 @@ def assign(
         if not np.isfinite(loaded[path]).all():
             raise UserError(f"{where} has NaN or infinite values: the file is damaged")
     num_values = sum(array.size for array in loaded.values())
-    without = f", without {', '.join(sorted(ignored))}" if ignored else ""
+    without = f", without {len(ignored)} named {ignored_prefix}*" if ignored else ""
     read = f"{file.origin} (sha256 {file.sha256})"
     return loaded, f"{read}: {len(loaded)} arrays, {num_values:,} values{without}"
 

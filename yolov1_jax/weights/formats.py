@@ -15,6 +15,7 @@
 The channels of the last convolution get our own order, that of "reference", when a file is read.
 """
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -61,6 +62,7 @@ REFERENCE = Format(
         "model.head_negative_slope": 0.0,
         "model.pixel_mean": (0.0, 0.0, 0.0),
         "model.pixel_std": (1.0, 1.0, 1.0),
+        "model.prediction": "raw",
         "loss.xy_unit": "image",
         "loss.class_loss": "squared",
     },
@@ -93,7 +95,8 @@ DESCRIBED = {
     for key in (
         *("model.backbone", "model.width_multiplier", "model.grid_size", "model.boxes_per_cell"),
         *("model.class_names", "model.head_neck_channels", "model.head_negative_slope"),
-        *("model.pixel_mean", "model.pixel_std", "loss.xy_unit", "loss.class_loss", "image_size"),
+        *("model.pixel_mean", "model.pixel_std", "model.prediction", "loss.xy_unit"),
+        *("loss.class_loss", "image_size"),
     )
 }
 
@@ -121,8 +124,10 @@ def expected_settings(file: WeightsFile, format_name: str) -> dict[str, Any]:
     """The config values that a checkpoint was trained with: its metadata's, else its program's."""
     settings = dict(FORMATS[format_name].settings)
     for name in DESCRIBED.keys() & file.metadata.keys():
-        value = json.loads(file.metadata[name])
-        settings[DESCRIBED[name]] = tuple(value) if isinstance(value, list) else value
+        # The metadata of other programs may have the same names and be no JSON.
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(file.metadata[name])
+            settings[DESCRIBED[name]] = tuple(value) if isinstance(value, list) else value
     return settings
 
 
@@ -194,4 +199,6 @@ def _check_last_blocks(file: WeightsFile) -> None:
     counter = re.compile(r"foot\.feature_extractor\.7\.\d\.bn1\.num_batches_tracked")
     counts = {name: f"{array}" for name, array in file.tensors.items() if counter.fullmatch(name)}
     if len(set(counts.values())) > 1:
-        raise UserError(f"{file.origin} was trained without some blocks of layer4: {counts}")
+        raise UserError(
+            f"{file.origin} was trained without some blocks of layer4: {str(counts)[:300]}"
+        )

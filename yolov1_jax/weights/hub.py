@@ -10,6 +10,7 @@ import re
 from yolov1_jax.config import UserError
 
 PREFIX = "hf://"
+_WITHOUT = "set config.model.pretrained to a file of weights, or to none for random weights"
 _PART = r"[A-Za-z0-9][\w.-]*"
 _NAME = re.compile(
     rf"{PREFIX}({_PART}/{_PART})(?:@([\w.-]+))?(?:/({_PART}(?:/{_PART})*))?", re.ASCII
@@ -26,13 +27,25 @@ def parse(name: str) -> tuple[str, str, str]:
     if match is None:
         raise UserError(f"expected {PREFIX}OWNER/MODEL[@REVISION][/FILE], found {name!r}")
     if importlib.util.find_spec("huggingface_hub") is None:
-        raise UserError(f"{name} needs the client of the hub: pip install 'yolov1_jax[hub]'")
+        raise UserError(
+            f"{name} needs the client of the hub: pip install 'yolov1_jax[hub]', or {_WITHOUT}"
+        )
     return match[1], match[2] or "main", match[3] or "model.safetensors"
 
 
 def download(name: str) -> str:
-    """The path of a file of the hub on this machine, fetched if it is not there yet."""
+    """The path of a file of the hub on this machine, fetched if it is not there yet.
+
+    Raises:
+      UserError: as `parse`, or it cannot be fetched.
+    """
     repository, revision, file = parse(name)
     from huggingface_hub import hf_hub_download
 
-    return hf_hub_download(repository, file, revision=revision)
+    try:
+        return hf_hub_download(repository, file, revision=revision)
+    except Exception as error:  # the client and the network fail in many types
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"{name} cannot be fetched ({reason}): connect to the network, or {_WITHOUT}"
+        ) from error

@@ -4,7 +4,6 @@ The first bytes of a file decide what it is, not its name: safetensors, or one o
 torch.save. Instead of a path it may be named on the Hugging Face hub, see hub.py.
 """
 
-import contextlib
 import hashlib
 import os
 import pathlib
@@ -16,7 +15,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from yolov1_jax.config import UserError
+from yolov1_jax.config import UserError, local_path
 from yolov1_jax.weights import hub
 from yolov1_jax.weights.torch_file import ZIP_MAGIC, read_state_dict
 
@@ -37,7 +36,7 @@ def check_origin(origin: str) -> None:
     """Raises the UserErrors of `read_weights` that need no reading and no fetching."""
     if origin.startswith(hub.PREFIX):
         hub.parse(origin)
-    elif not os.path.isfile(origin):
+    elif not local_path(origin).is_file():
         raise UserError(f"no file of weights at {origin}")
 
 
@@ -50,8 +49,9 @@ def read_weights(origin: str | os.PathLike[str]) -> WeightsFile:
     origin = os.fspath(origin)
     check_origin(origin)
     metadata: dict[str, str] = {}
+    on_hub = origin.startswith(hub.PREFIX)
+    path = hub.download(origin) if on_hub else str(local_path(origin))
     try:
-        path = hub.download(origin) if origin.startswith(hub.PREFIX) else origin
         with open(path, "rb") as stream:
             head = stream.read(9)
             stream.seek(0)
@@ -74,16 +74,14 @@ def read_weights(origin: str | os.PathLike[str]) -> WeightsFile:
 def write_safetensors(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a file, whole or not at all. Raises a UserError if it cannot be written."""
+    """Writes a file, whole or not at all. Raises OSError if it cannot be written."""
     target = pathlib.Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{os.getpid()}.tmp")
     # safetensors writes the memory of an array, whatever its strides.
     contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file(contiguous, temporary, dict(metadata))
+        temporary.write_bytes(safetensors.numpy.save(contiguous, dict(metadata)))
         temporary.replace(target)
-    except (OSError, safetensors.SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"{path} cannot be written: {error}; choose another --output") from error
+    finally:
+        temporary.unlink(missing_ok=True)
