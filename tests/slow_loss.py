@@ -200,3 +200,119 @@ def slow_loss(
         gradients = {name: array / num_images for name, array in gradients.items()}
         scales = {name: array / num_images for name, array in scales.items()}
     return SlowLoss(terms, gradients, scales, responsible, objectness)
+
+
+class SlowRecipe(NamedTuple):
+    """The terms of `slow_recipe`, and what is a constant for the gradient."""
+
+    terms: dict[str, float]
+    constants: dict[tuple, float]  # by cell and box
+
+
+def sigmoid(z: float) -> float:
+    return 1 / (1 + math.exp(-z))
+
+
+def corners(box) -> tuple[float, float, float, float]:
+    x, y, w, h = box
+    return x - w / 2, y - h / 2, x + w / 2, y + h / 2
+
+
+def slow_giou(a, b) -> float:
+    """Rezatofighi et al. 2019, algorithm 1: IoU - (|C| - |union|) / |C|, C the box around both."""
+    left, top, right, bottom = zip(corners(a), corners(b), strict=True)
+    around = (max(right) - min(left)) * (max(bottom) - min(top))
+    width, height = max(0, min(right) - max(left)), max(0, min(bottom) - max(top))
+    union = a[2] * a[3] + b[2] * b[3] - width * height
+    return width * height / union - (around - union) / around
+
+
+def slow_aspect(a, b) -> float:
+    """Zheng et al. 2020, equation 9."""
+    return 4 / math.pi**2 * (math.atan(b[2] / b[3]) - math.atan(a[2] / a[3])) ** 2
+
+
+def slow_alpha(a, b) -> float:
+    """Zheng et al. 2020, equation 11."""
+    v = slow_aspect(a, b)
+    return v / ((1 - slow_iou(a, b)) + v) if v > 0 else 0.0
+
+
+def slow_ciou(a, b, alpha) -> float:
+    """Zheng et al. 2020, equations 7 and 10."""
+    left, top, right, bottom = zip(corners(a), corners(b), strict=True)
+    diagonal = (max(right) - min(left)) ** 2 + (max(bottom) - min(top)) ** 2
+    distance = (a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2
+    return slow_iou(a, b) - distance / diagonal - alpha * slow_aspect(a, b)
+
+
+def slow_recipe(
+    boxes,
+    confidence,
+    class_scores,
+    targets: SlowTargets,
+    *,
+    box="squared_roots",
+    squared_confidence=False,
+    class_loss="softmax",
+    ignore_iou=None,
+    label_smoothing=0.0,
+    constants=None,
+) -> SlowRecipe:
+    """The unweighted terms for sigmoid predictions, x and y in cells.
+
+    Arguments and `targets` as of `slow_loss`, but the first three are the network's outputs, logits
+    of all but the classes. `constants` of another result stand for the responsible boxes, the
+    targets of the confidence, the ignored boxes and alpha.
+    """
+    num_images, side, _, num_boxes = confidence.shape
+    terms = dict.fromkeys(("xy", "wh", "box", "object", "no_object", "class"), 0.0)
+    found = {} if constants is None else constants
+
+    def constant(key, value):
+        return found.setdefault(key, value)
+
+    def cross_entropy(logit, target):
+        p = sigmoid(logit)
+        return -target * math.log(p) - (1 - target) * math.log(1 - p)
+
+    for image, i, j in np.ndindex(num_images, side, side):
+        at = (image, i, j)
+        in_cell = [[sigmoid(z) for z in boxes[(*at, k)]] for k in range(num_boxes)]
+        in_image = [((j + x) / side, (i + y) / side, w, h) for x, y, w, h in in_cell]
+        responsible = -1
+        if targets.object_mask[at]:
+            target = targets.boxes_cxcywh[at].tolist()
+            ious = [slow_iou(one, target) for one in in_image]
+            responsible = constant((at, "responsible"), ious.index(max(ious)))
+        for k in range(num_boxes):
+            logit = float(confidence[(*at, k)])
+            if k != responsible:
+                objects = targets.boxes_cxcywh[image][targets.object_mask[image]].tolist()
+                largest = max([slow_iou(in_image[k], one) for one in objects], default=0.0)
+                ignored = ignore_iou is not None and largest > ignore_iou
+                if not constant((at, k, "ignored"), ignored):
+                    squared = sigmoid(logit) ** 2
+                    terms["no_object"] += squared if squared_confidence else cross_entropy(logit, 0)
+                continue
+            goal = constant((at, k, "iou"), slow_iou(in_image[k], target))
+            squared = (sigmoid(logit) - goal) ** 2
+            terms["object"] += squared if squared_confidence else cross_entropy(logit, goal)
+            x, y, w, h = in_cell[k]
+            if box == "squared_roots":
+                terms["xy"] += (x - (target[0] * side - j)) ** 2 + (y - (target[1] * side - i)) ** 2
+                for size, right_size in ((w, target[2]), (h, target[3])):
+                    terms["wh"] += (signed_sqrt(size, 1e-5)[0] - math.sqrt(right_size)) ** 2
+            elif box == "giou":
+                terms["box"] += 1 - slow_giou(in_image[k], target)
+            else:
+                alpha = constant((at, k, "alpha"), slow_alpha(in_image[k], target))
+                terms["box"] += 1 - slow_ciou(in_image[k], target, alpha)
+        if targets.object_mask[at]:
+            scores, goals = class_scores[at].tolist(), targets.classes[at].tolist()
+            total = sum(math.exp(score) for score in scores)
+            for score, goal in zip(scores, goals, strict=True):
+                share = goal / sum(goals) * (1 - label_smoothing) + label_smoothing / len(scores)
+                softmax = -share * (score - math.log(total))
+                terms["class"] += softmax if class_loss == "softmax" else cross_entropy(score, goal)
+    return SlowRecipe(terms, found)

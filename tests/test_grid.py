@@ -254,3 +254,33 @@ def test_decode_inverts_encode_for_objects_in_cells_of_their_own(data, side, uni
         at = (0, *cell_of(box, side))
         np.testing.assert_allclose(decoded(targets, unit)[at], box, atol=1e-6)
         np.testing.assert_array_equal(targets.classes[at], np.arange(3) == label)
+
+
+# --- finish_predictions
+
+
+def test_sigmoid_predictions_by_hand():
+    """In a 2x2 grid, x and y are in halves of the image, or in cells."""
+    zeros = np.zeros((1, 2, 2, 1, 4), np.float32)
+    zeros[..., 3] = np.log(3)  # sigmoid 3/4
+    scores = np.full((1, 2, 2, 3), 7.0)
+    outputs = grid.Predictions(zeros, -zeros[..., 3], scores)
+    for unit, xy in (("image", 0.25), ("cell", 0.5)):
+        boxes, confidence, classes = grid.finish_predictions(
+            outputs, prediction="sigmoid", xy_unit=unit
+        )
+        np.testing.assert_allclose(boxes[0, 1, 0, 0], [xy, xy, 0.5, 0.75], rtol=1e-6)
+        np.testing.assert_allclose(confidence, 0.25, rtol=1e-6)
+        assert classes is scores
+        centres = grid.decode_boxes(boxes, xy_unit=unit)[0, :, :, 0, :2]
+        np.testing.assert_allclose(centres[1, 0], [0.25, 0.75], rtol=1e-6)
+    assert grid.finish_predictions(outputs, prediction="raw", xy_unit="cell") is outputs
+
+
+def test_initial_outputs_are_unsure_boxes_in_the_middle_of_their_cell():
+    outputs = np.array(grid.initial_outputs(2, 3))
+    split = grid.split_predictions(outputs[None, None, None], boxes_per_cell=2, num_classes=3)
+    first = grid.finish_predictions(split, prediction="sigmoid", xy_unit="cell")
+    np.testing.assert_allclose(first.boxes, np.tile([0.5, 0.5, 0.2, 0.2], (1, 1, 1, 2, 1)), 1e-6)
+    np.testing.assert_allclose(first.confidence, np.full((1, 1, 1, 2), 0.02), rtol=1e-6)
+    assert not first.class_scores.any()

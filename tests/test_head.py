@@ -50,6 +50,14 @@ def test_initial_values_are_pytorchs():
         assert np.std(values) == pytest.approx(bound / np.sqrt(3), rel=0.1)
 
 
+def test_initial_outputs_are_the_bias_of_the_last_convolution():
+    head = Head(out_channels=3, channels=1, initial_outputs=(0.5, -4.0, 2.0))
+    params = jax.jit(head.init, static_argnums=2)(
+        jax.random.key(0), jnp.zeros((1, 1, 1, 1)), False
+    )["params"]
+    np.testing.assert_array_equal(params["predict"]["bias"], [0.5, -4.0, 2.0])
+
+
 @pytest.mark.parametrize(("slope", "expected"), [(0.0, 0.0), (0.1, -0.1)])
 def test_activation(slope, expected):
     head = Head(out_channels=1, channels=1, strides=(1, 1), negative_slope=slope)
@@ -91,7 +99,7 @@ def test_strides_follow_from_the_sizes(image_size, backbone_stride, grid_size, s
         (448, 8, "256 or 512 or 1024, or grid_size 14 or 7$"),
         # 13 pixels at a stride of 2 give 7, but the seventh cell would hang over the image.
         (416, 7, "224 or 448 or 896, or grid_size 13$"),
-        (450, 7, "224 or 448 or 896, or grid_size another$"),
+        (450, 7, "224 or 448 or 896$"),
     ],
 )
 def test_impossible_sizes_are_refused_with_the_possible_ones(image_size, grid_size, possible):

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from loss_cases import with_offsets
+from loss_cases import cast, losses_and_gradients, random_targets, with_offsets
 from slow_loss import SlowTargets, slow_loss
 
 from yolov1_jax.yolo.grid import GridTargets, Predictions
-from yolov1_jax.yolo.loss import match_boxes, signed_sqrt, yolo_loss
+from yolov1_jax.yolo.loss import ciou_error, giou_error, match_boxes, signed_sqrt, yolo_loss
 
 match_in_image_units = jax.jit(functools.partial(match_boxes, xy_unit="image"))
 
@@ -80,6 +80,24 @@ def test_terms_of_a_hand_worked_cell(switches, changes):
     assert slow.terms == pytest.approx(expected, rel=1e-5)
     assert jax.tree.map(float, loss.terms) == pytest.approx(expected, rel=1e-5)
     assert float(loss.total) == pytest.approx(sum(expected.values()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("switches", "expected"),
+    [
+        # softmax(0, ln 3) = (1/4, 3/4); of the target's 1, 1/10 is split between both classes.
+        (
+            {"class_loss": "softmax", "label_smoothing": 0.1},
+            0.95 * np.log(4 / 3) + 0.05 * np.log(4),
+        ),
+        ({"class_loss": "bernoulli"}, np.log(2) + np.log(4 / 3)),  # sigmoid(0, ln 3) = (1/2, 3/4)
+    ],
+    ids=str,
+)
+def test_class_terms_of_the_recipe(switches, expected):
+    predictions, targets = hand_worked()
+    loss = yolo_loss(predictions, with_offsets(targets, "image"), **switches)
+    assert float(loss.terms["class"]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_gradient_of_a_hand_worked_cell():
@@ -153,4 +171,59 @@ def test_enormous_boxes_give_finite_numbers():
     predictions, targets = one_cell([[0.5, 0.5, 1e30, 1e30], [0.5, 0.5, 1e30, 1e30]])
     value_and_gradient = jax.jit(jax.value_and_grad(lambda p: yolo_loss(p, targets).total))
     for array in jax.tree.leaves(value_and_gradient(predictions)):
+        assert np.isfinite(array).all()
+
+
+@pytest.mark.parametrize(
+    ("box", "target", "iou", "around", "distance", "diagonal", "angles"),
+    [
+        # Side by side with a gap of 1: |C| = 3, of which the union is 2; centres 2 apart.
+        ([0, 0, 1, 1], [2, 0, 3, 1], 0, 1 / 3, 4, 10, 0),
+        # One across the other: 1 of 3 in common, C is 2 x 2.
+        ([0, 0, 2, 1], [0.5, -0.5, 1.5, 1.5], 1 / 3, 1 / 4, 0, 8, np.arctan(2) - np.arctan(1 / 2)),
+        # A quarter of the other, in its corner.
+        ([0, 0, 1, 1], [0, 0, 2, 2], 1 / 4, 0, 1 / 2, 8, 0),
+        ([0, 0, 1, 3], [0, 0, 1, 3], 1, 0, 0, 10, 0),
+    ],
+)
+def test_giou_and_ciou_by_hand(box, target, iou, around, distance, diagonal, angles):
+    """`around`: the part of C, the box around both, that is not of their union."""
+    boxes = np.array([box, target], np.float32)
+    np.testing.assert_allclose(giou_error(*boxes), 1 - iou + around, rtol=1e-6, atol=1e-6)
+    v = 4 / np.pi**2 * angles**2
+    penalty = distance / diagonal + (v**2 / (1 - iou + v) if v else 0)
+    np.testing.assert_allclose(ciou_error(*boxes), 1 - iou + penalty, rtol=1e-6, atol=1e-6)
+
+
+def test_boxes_on_an_object_need_not_be_confident_of_nothing():
+    """Two cells side by side; the object is in the left one, a box of the right one is on it."""
+    targets = SlowTargets(
+        np.array([[[True, False], [False, False]]]),
+        np.zeros((1, 2, 2, 4), np.float32),
+        np.ones((1, 2, 2, 1), np.float32),
+    )
+    targets.boxes_cxcywh[0, 0, 0] = 0.4, 0.25, 0.4, 0.2
+    boxes = np.full((1, 2, 2, 1, 4), 0.05, np.float32)
+    boxes[0, 0, 0, 0] = 0.4, 0.25, 0.4, 0.2  # offsets are from the corner of each cell
+    boxes[0, 0, 1, 0] = 0.0, 0.25, 0.4, 0.2  # a quarter of its width beside it: IoU 3/5
+    predictions = Predictions(boxes, np.ones((1, 2, 2, 1), np.float32), targets.classes)
+    switch_sets = [{"ignore_iou": limit} for limit in (None, 0.61, 0.59)]
+    results = losses_and_gradients([(predictions, targets)], switch_sets)
+    assert [float(terms["no_object"][0] / 0.5) for terms, _ in results] == [3, 3, 2]
+
+
+def test_saturated_sigmoids_give_finite_numbers():
+    """Boxes of no size or of the whole image, and certainties that are wrong, in every cell."""
+    rng = np.random.default_rng(0)
+    shapes = Predictions((2, 3, 3, 2, 4), (2, 3, 3, 2), (2, 3, 3, 3))
+    outputs = Predictions(*(rng.choice([-1e4, -90, 0, 90, 1e4], shape) for shape in shapes))
+    targets = random_targets(rng, (2, 3, 3, 2, 3))
+    # An empty cell has an empty target in the corner of the image; here are two such boxes.
+    targets.object_mask[0, 0, 0], outputs.boxes[0, 0, 0] = False, -1e4
+    targets.boxes_cxcywh[0, 0, 0] = 0
+    case = cast((outputs, targets), np.float32)
+    options = {"prediction": "sigmoid", "xy_unit": "cell", "ignore_iou": 0.5}
+    options |= {"confidence": "cross_entropy", "class_loss": "bernoulli"}
+    switch_sets = [options | {"box": box} for box in ("squared_roots", "giou", "ciou")]
+    for array in jax.tree.leaves(losses_and_gradients([case], switch_sets)):
         assert np.isfinite(array).all()

@@ -9,10 +9,12 @@ from loss_cases import (
     COMBINATIONS,
     SWITCHES,
     adversarial_cases,
+    boxes_near,
     losses_and_gradients,
+    random_targets,
     without_close_calls,
 )
-from slow_loss import slow_encode, slow_loss
+from slow_loss import slow_encode, slow_loss, slow_recipe
 
 from yolov1_jax.yolo.grid import Predictions, encode_targets
 from yolov1_jax.yolo.loss import yolo_loss
@@ -141,3 +143,55 @@ def test_gradient_of_the_slow_loop_is_its_difference_quotient(switches):
                     )
                 quotient[index] = (totals[0] - totals[1]) / (2 * step)
             np.testing.assert_allclose(quotient, expected, rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+RECIPES = [
+    {"box": "giou", "confidence": "cross_entropy", "class_loss": "bernoulli", "ignore_iou": 0.4},
+    {"box": "ciou", "confidence": "squared", "class_loss": "softmax", "label_smoothing": 0.1},
+    {"box": "ciou", "confidence": "cross_entropy", "class_loss": "softmax", "ignore_iou": 0.2},
+    {"box": "squared_roots", "confidence": "squared", "class_loss": "bernoulli"},
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_recipe_equals_the_slow_loop(recipe):
+    """In float64: the terms, and their gradient against difference quotients of the slow loop."""
+    shape = (2, 2, 2, 2, 3)
+    rng = np.random.default_rng(1)
+    targets = random_targets(rng, shape)
+    finished = np.clip(boxes_near(rng, targets, shape, "cell", noise=0.5), 0.02, 0.98)
+    outputs = Predictions(
+        np.log(finished / (1 - finished)),
+        2 * rng.normal(size=shape[:4]),
+        2 * rng.normal(size=(*shape[:3], shape[4])),
+    )
+    switches = {"prediction": "sigmoid", "xy_unit": "cell", **recipe}
+    with jax.enable_x64(True):
+        ((terms, gradient),) = losses_and_gradients([(outputs, targets)], [switches])
+    options = {key: value for key, value in recipe.items() if key != "confidence"}
+    options["squared_confidence"] = recipe["confidence"] == "squared"
+
+    def slow(outputs, constants=None):
+        return slow_recipe(*outputs, targets, constants=constants, **options)
+
+    weights = {"xy": 5, "wh": 5, "box": 5, "object": 1, "no_object": 0.5, "class": 1}
+    expected = slow(outputs)
+    ignored = [value for key, value in expected.constants.items() if key[-1] == "ignored"]
+    assert any(ignored) == ("ignore_iou" in recipe)
+    assert not all(ignored)
+    for name, term in terms.items():
+        assert term[0] == pytest.approx(weights[name] * expected.terms[name], rel=1e-12), name
+    assert set(terms) == {name for name, term in expected.terms.items() if term > 0}
+
+    step = 1e-6
+    for field, array in outputs._asdict().items():
+        quotient = np.zeros_like(array)
+        for index in np.ndindex(array.shape):
+            totals = []
+            for sign in (1, -1):
+                moved = array.copy()
+                moved[index] += sign * step
+                at = slow(outputs._replace(**{field: moved}), dict(expected.constants))
+                totals.append(sum(weights[name] * term for name, term in at.terms.items()))
+            quotient[index] = (totals[0] - totals[1]) / (2 * step)
+        np.testing.assert_allclose(getattr(gradient, field)[0], quotient, rtol=1e-5, atol=1e-7)

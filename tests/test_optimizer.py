@@ -63,6 +63,35 @@ def test_sgd_with_momentum_is_pytorchs_sgd():
     np.testing.assert_allclose(params["w"], w, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_only_kernels_decay_on_request(name):
+    params = {"kernel": jnp.ones((1, 2)), "scale": jnp.ones(2), "bias": jnp.ones(1)}
+    optimizer = build_optimizer(name, constant(0.1), weight_decay=0.5, decay_norms=False)
+    state = optimizer.init(params)
+    assert jax.tree.structure(state) == jax.tree.structure(
+        build_optimizer(name, constant(0.1), weight_decay=0.5).init(params)
+    )
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), state, params)
+    np.testing.assert_allclose(updates["kernel"], np.full((1, 2), -0.1 * 0.5), rtol=1e-6)
+    assert not updates["scale"].any()
+    assert not updates["bias"].any()
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.1])
+def test_backbone_has_a_rate_of_its_own(factor):
+    params = {"backbone": {"w": jnp.ones(2)}, "head": {"w": jnp.ones(2)}}
+    optimizer = build_optimizer("adamw", constant(0.1), backbone_factor=factor, ema_decay=0.5)
+    plain = build_optimizer("adamw", constant(0.1), ema_decay=0.5)
+    updates, state = optimizer.update(params, optimizer.init(params), params)
+    expected, plain_state = plain.update(params, plain.init(params), params)
+    assert jax.tree.structure(state) == jax.tree.structure(plain_state)  # a checkpoint fits both
+    np.testing.assert_array_equal(updates["head"]["w"], expected["head"]["w"])
+    np.testing.assert_allclose(updates["backbone"]["w"], factor * expected["backbone"]["w"])
+    # The average follows the weights as they are. Its first update keeps 1/10.
+    average = averaged_weights(state, params)["backbone"]["w"]
+    np.testing.assert_allclose(average, 1 + 0.9 * updates["backbone"]["w"], rtol=1e-6)
+
+
 def test_accumulation_updates_with_the_mean_of_the_gradients():
     gradients = gradients_of(2, 4)
     schedule = optax.piecewise_constant_schedule(0.1, {1: 0.5})  # by updates, not by steps

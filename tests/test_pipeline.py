@@ -1,5 +1,6 @@
 """What is in a batch, and that it depends on nothing but the source, the seed and the step."""
 
+import dataclasses
 import gc
 import pathlib
 import subprocess
@@ -123,10 +124,65 @@ def test_evaluation_yields_each_image_once_in_order(length, count):
     assert not image[length:].any()
 
 
+MOSAIC = Augmentation(
+    mosaic_probability=1.0,
+    expand_probability=0.5,
+    crop_probability=0.5,
+    erase_probability=0.5,
+    flip_probability=0.0,
+    color_probability=0.0,
+    affine_probability=0.0,
+    min_area=0,
+)
+
+
+class WhiteBoxSource(GreySource):
+    """Black images with one white object, wider or narrower."""
+
+    def __getitem__(self, index: int) -> Record:
+        left = index % 3 * 8
+        image = np.zeros((40, 60, 3), np.uint8)
+        image[10:30, left:50] = 255
+        box = np.array([[left, 10, 50, 30]], float)
+        return Record(image, f"set/{index}", box, np.array([index % 2]), np.array([False]))
+
+
+def test_a_mosaic_holds_four_images_and_their_boxes():
+    plain = {f"{name}_probability": 0.0 for name in ("expand", "crop", "erase")}
+    settings = dataclasses.replace(MOSAIC, **plain)
+    (batch,) = take(WhiteBoxSource(9), 1, augmentation=settings)
+    assert batch["boxes_xyxy"].shape == (4, 12, 4)
+    for image, boxes, valid in zip(
+        batch["image"], batch["boxes_xyxy"], batch["valid"], strict=True
+    ):
+        assert valid.sum() == 4
+        drawn = np.zeros((32, 32), bool)
+        for left, top, right, bottom in np.rint(32 * boxes[valid]).astype(int):
+            drawn[top:bottom, left:right] = True
+        assert (drawn != (image[..., 0] > 127)).sum() < 0.15 * drawn.sum()  # pixels at the edges
+    index = np.concatenate(
+        [one["index"] for one in take(WhiteBoxSource(8), 2, augmentation=settings)]
+    )
+    assert sorted(index) == list(range(8))  # an epoch still begins with each image once
+
+
+def test_the_last_steps_are_plain_and_those_before_as_ever():
+    source = GreySource(10)
+    everything = take(source, 6, augmentation=MOSAIC)
+    ended = take(source, 6, augmentation=MOSAIC, plain_from_step=3)
+    np.testing.assert_equal(ended[:3], everything[:3])
+    calm = take(source, 6, augmentation=dataclasses.replace(MOSAIC, enabled=False))
+    for found, expected in zip(ended[3:], calm[3:], strict=True):
+        np.testing.assert_array_equal(found["image"], expected["image"])
+    later = take(source, 2, augmentation=MOSAIC, plain_from_step=3, start_step=2)
+    np.testing.assert_equal(later, ended[2:4])
+
+
 @pytest.mark.slow
 def test_workers_change_nothing_and_hold_no_shared_memory_at_the_end():
-    batches = take(GreySource(10), 5, num_workers=2, start_step=2)
-    np.testing.assert_equal(batches, take(GreySource(10), 5, start_step=2))
+    options = {"start_step": 2, "augmentation": MOSAIC, "plain_from_step": 5}
+    batches = take(GreySource(10), 5, num_workers=2, **options)
+    np.testing.assert_equal(batches, take(GreySource(10), 5, **options))
     assert type(batches[0]["image"]) is np.ndarray  # outlives the loader's shared memory
     np.testing.assert_equal(evaluate(GreySource(9), num_workers=2), evaluate(GreySource(9)))
     # What reference cycles hold is freed too late; so nothing is collected here.

@@ -181,12 +181,17 @@ def test_prediction_normalises_with_the_running_statistics(sgd_step):
     assert_close(together, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_softmax_scores_become_probabilities():
+def test_predictions_are_finished():
     variables = inference_variables(new_state(optimizer_of()))
     images = batch_of()["image"]
-    squared = make_predict_step(MODEL, class_loss="squared")(variables, images)
+    raw = make_predict_step(MODEL)(variables, images)
     softmax = make_predict_step(MODEL, class_loss="softmax")(variables, images)
-    powers = np.exp(np.asarray(squared.class_scores, np.float64))
+    powers = np.exp(np.asarray(raw.class_scores, np.float64))
     expected = powers / powers.sum(-1, keepdims=True)
     np.testing.assert_allclose(softmax.class_scores, expected, rtol=1e-5)
-    assert_close(softmax[:2], squared[:2], rtol=0, atol=0)  # boxes and confidence stay
+    assert_close(softmax[:2], raw[:2], rtol=0, atol=0)  # boxes and confidence stay
+    sigmoid = make_predict_step(
+        MODEL, prediction="sigmoid", xy_unit="cell", class_loss="bernoulli"
+    )(variables, images)
+    for found, logits in zip(sigmoid, raw, strict=True):
+        np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), rtol=1e-5)

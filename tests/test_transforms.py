@@ -12,6 +12,11 @@ from yolov1_jax.data.transforms import Augmentation, flip_scale_shift
 
 IDENTITY = flip_scale_shift(False, 1.0, (0.0, 0.0))
 ALL_BOXES = Augmentation(min_area=0, min_visibility=0)
+WHOLE = np.array([[0.0, 0.0, 1.0, 1.0]])
+
+
+def only(affine=IDENTITY, windows=WHOLE, erased=WHOLE[:0]):
+    return transforms.Parameters(windows, affine, (), erased)
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -42,7 +47,7 @@ def test_warp_and_resize_are_the_slow_loop(flip, scale, shift):
     image = noise(39, 51)
     slow = slow_warp(image, flip, scale, shift, 32)
     affine = flip_scale_shift(flip, scale, shift)
-    assert np.abs(transforms.warp_image(image, affine, 32) - slow).max() <= 1
+    assert np.abs(transforms.warp_image(image, affine, (32, 32)) - slow).max() <= 1
     if affine == IDENTITY:
         assert np.abs(transforms.resize_image(image, 32) - slow).max() <= 1
 
@@ -63,7 +68,7 @@ def test_boxes_follow_the_pixels(zoomed_in):
         scale = rng.uniform(1.3, 1.6) if zoomed_in else rng.uniform(0.9, 1.1)
         shift = rng.uniform(-1, 1, size=2) * (0.12 if zoomed_in else 0.06)
         affine = flip_scale_shift(bool(rng.integers(2)), scale, tuple(shift))
-        warped, moved, _ = transforms.augment(image, boxes, affine, (), 224, ALL_BOXES)
+        warped, moved, _ = transforms.augment(image, boxes, only(affine), (224, 224), ALL_BOXES)
         for channel, box in enumerate(moved):
             if (box[2:] - box[:2]).min() * 224 < 2:
                 continue  # hardly anything of it is in view
@@ -79,13 +84,13 @@ def test_an_object_exactly_at_a_limit_is_left_out(factor, kept):
     limits = Augmentation(min_area=factor * 1024, min_visibility=factor * 0.25)
     boxes = np.array([[0.25, 0.25, 0.75, 0.75], [-0.5, 0.0, 0.5, 0.5], [-1.5, 0.0, 0.5, 1.0]])
     # 32 x 32 pixels of 64 x 64; 64 x 32, half of it inside; a quarter of it inside
-    assert transforms.filter_boxes(boxes, 64, limits)[1].tolist() == [kept] * 3
+    assert transforms.filter_boxes(boxes, (64, 64), limits)[1].tolist() == [kept] * 3
 
 
 def test_augment_by_hand():
     boxes = np.array([[0, 20, 8, 30], [32, 20, 48, 30], [72, 20, 80, 30], [32, 20, 36, 24]])
     shifted, limits = flip_scale_shift(False, 1.0, (-0.08, 0.0)), Augmentation(min_area=100)
-    image, moved, keep = transforms.augment(noise(50, 80), boxes, shifted, (), 100, limits)
+    image, moved, keep = transforms.augment(noise(50, 80), boxes, only(shifted), (100, 100), limits)
     assert image.shape == (100, 100, 3)
     # 2 % of the first object's 10 % are left, a fifth: less than 0.3. The third has 200 pixels of
     # the network input, the last one 40.
@@ -95,26 +100,26 @@ def test_augment_by_hand():
     # Before the augmentation an object must be large enough too: 256 pixels, scaled by 1.1 309.
     grown, limits = flip_scale_shift(False, 1.1, (0, 0)), Augmentation(min_area=256)
     box = np.array([[8, 8, 24, 24]])
-    assert not transforms.augment(noise(32, 32), box, grown, (), 32, limits)[2].any()
+    assert not transforms.augment(noise(32, 32), box, only(grown), (32, 32), limits)[2].any()
     nothing = np.array([[0.5, 0.5, 0.5, 0.9], [1.1, 0.1, 1.5, 0.9], [1.1, 1.1, 1.5, 1.5]])
-    assert not transforms.filter_boxes(nothing, 32, ALL_BOXES)[1].any()
+    assert not transforms.filter_boxes(nothing, (32, 32), ALL_BOXES)[1].any()
 
 
 def test_probabilities_and_ranges_are_what_they_say():
     rng = np.random.default_rng(0)
     settings = Augmentation(flip_probability=0.3, color_probability=0.6, affine_probability=0.8)
     samples = [transforms.sample_parameters(rng, settings) for _ in range(4000)]
-    scales = np.array([affine.scale for affine, _ in samples])
+    scales = np.array([sample.affine.scale for sample in samples])
     flipped, moved = scales[:, 0] < 0, scales[:, 1] != 1
-    colored = np.array([bool(color) for _, color in samples])
+    colored = np.array([bool(sample.color) for sample in samples])
     both = (flipped & moved, 0.3 * 0.8), (colored & moved, 0.6 * 0.8)  # are independent
     for events, p in ((flipped, 0.3), (colored, 0.6), (moved, 0.8), *both):
         assert abs(events.mean() - p) < 4 * np.sqrt(p * (1 - p) / len(samples))
 
     # The centre goes to 0.5 + shift, whatever the flip and the scale.
-    shifts = np.array([affine.offset for affine, _ in samples]) + 0.5 * scales - 0.5
+    shifts = np.array([sample.affine.offset for sample in samples]) + 0.5 * scales - 0.5
     np.testing.assert_allclose(shifts[~moved], 0, atol=1e-12)
-    amounts = [dict(color) for _, color in samples if color]
+    amounts = [dict(sample.color) for sample in samples if sample.color]
     for values, centre, spread in (
         (scales[moved, 1], 1, 0.1),
         *((shifts[moved, axis], 0, 0.0625) for axis in (0, 1)),
@@ -129,15 +134,18 @@ def test_probabilities_and_ranges_are_what_they_say():
 
 
 def test_one_setting_leaves_the_other_choices_as_they_were():
-    settings = [Augmentation(flip_probability=p, affine_probability=p) for p in (0, 1)]
-    settings.append(Augmentation(enabled=False, flip_probability=1, color_probability=1))
+    more = {f"{name}_probability": 1.0 for name in ("color", "expand", "crop", "erase")}
+    settings = [Augmentation(flip_probability=p, affine_probability=p, **more) for p in (0, 1)]
+    settings.append(Augmentation(enabled=False, flip_probability=1, **more))
     for seed in range(20):
         never, always, off = (
             transforms.sample_parameters(np.random.default_rng(seed), one) for one in settings
         )
-        assert never == (IDENTITY, always[1])
-        assert always[0].scale[0] < 0
-        assert off == (IDENTITY, ())
+        assert never[1:3] == (IDENTITY, always.color)
+        assert always.affine.scale[0] < 0
+        assert off[1:3] == (IDENTITY, ())
+        np.testing.assert_array_equal(never.windows, always.windows)
+        assert (off.windows.tolist(), len(off.erased)) == (WHOLE.tolist(), 0)
 
 
 def float_adjust(image: np.ndarray, steps: tuple[tuple[str, float], ...]) -> np.ndarray:
@@ -172,3 +180,96 @@ def test_hue_is_as_near_to_the_definition_as_eight_bits_allow(degrees):
     error = np.abs(transforms.adjust_color(image, steps) - float_adjust(image, steps))
     assert error.max() <= 6  # 1 degree of a full colour is 4.25 levels; saturation is rounded too
     assert error.mean() < 0.6
+
+
+# --- Expand, crop, erasing and mosaic
+
+
+def test_a_window_is_stretched_to_the_whole_and_its_boxes_with_it():
+    image, window = noise(64, 64), np.array([[0.25, 0.5, 0.75, 1.0]])
+    boxes = np.array([[16, 32, 32, 64], [0, 0, 20, 40], [32, 40, 60, 56]])
+    shown, moved, keep = transforms.augment(image, boxes, only(windows=window), (32, 32), ALL_BOXES)
+    np.testing.assert_array_equal(shown, image[32:, 16:48])
+    np.testing.assert_allclose(moved, [[0, 0, 0.5, 1], [0, 0, 0.125, 0.25], [0.5, 0.25, 1, 0.75]])
+    assert keep.tolist() == [True, True, True]
+    # With a limit, the second object, of which 1/25 is left, and the third, of which 4/7 is.
+    limits = Augmentation(min_area=0, min_visibility=0.5)
+    keep = transforms.augment(image, boxes, only(windows=window), (32, 32), limits)[2]
+    assert keep.tolist() == [True, False, True]
+
+
+def test_an_expanded_image_lies_on_grey():
+    image = noise(32, 32)
+    canvas = only(windows=np.array([[-0.5, 0.0, 1.5, 2.0]]))
+    shown, moved, _ = transforms.augment(
+        image, np.array([[0, 0, 32, 16]]), canvas, (64, 64), ALL_BOXES
+    )
+    np.testing.assert_array_equal(shown[:32, 16:48], image)
+    assert (shown[33:] == [124, 116, 104]).all()
+    np.testing.assert_allclose(moved, [[0.25, 0, 0.75, 0.25]])
+
+
+def test_the_window_shows_an_object():
+    windows = np.array(
+        [[0, 0, 0.4, 0.4], [0.35, 0.35, 0.6, 0.6], [0.4, 0.4, 0.9, 0.9], [0, 0, 1, 1]]
+    )
+    box = np.array([[0.5, 0.5, 0.7, 0.7]])  # a quarter of it is in the second, its centre is not
+    for boxes, limit, expected in ((box, 0.2, 2), (box[:0], 0.2, 3), (box - 0.2, 0.2, 0)):
+        chosen = transforms.choose_window(windows, boxes, limit)
+        assert chosen.tolist() == windows[expected].tolist()
+    wide = np.array([[0.1, 0.4, 0.9, 0.6]])  # its centre is in the second, a third of it
+    for limit, expected in ((0.3, 1), (0.32, 2), (0.63, 3)):
+        chosen = transforms.choose_window(windows, wide, limit)
+        assert chosen.tolist() == windows[expected].tolist()
+
+
+def test_windows_and_rectangles_are_drawn_from_their_ranges():
+    probabilities = {f"{name}_probability": 0.5 for name in ("expand", "crop", "erase")}
+    settings = Augmentation(expand=3.0, crop=0.3, erase=0.1, **probabilities)
+    rng = np.random.default_rng(0)
+    samples = [transforms.sample_parameters(rng, settings) for _ in range(2000)]
+    canvases = np.array([sample.windows[-1] for sample in samples])
+    expanded = (canvases != WHOLE).any(axis=1)
+    cropped = np.array([len(sample.windows) > 1 for sample in samples])
+    erased = np.array([len(sample.erased) > 0 for sample in samples])
+    for events, p in ((expanded, 0.5), (cropped, 0.5), (erased, 0.5), (expanded & cropped, 0.25)):
+        assert abs(events.mean() - p) < 0.05
+    sides = canvases[:, 2:] - canvases[:, :2]
+    np.testing.assert_allclose(sides[:, 0], sides[:, 1])
+    assert sides.min() >= 1
+    assert 2.95 < sides.max() <= 3
+    assert (canvases[:, :2] <= 0).all()  # the image is on its canvas
+    assert (canvases[:, 2:] >= 1 - 1e-9).all()
+
+    whole = (sample for sample, larger in zip(samples, expanded, strict=True) if not larger)
+    crops = np.concatenate([sample.windows[:-1] for sample in whole])
+    sides = crops[:, 2:] - crops[:, :2]
+    assert 0.3 <= sides.min() < 0.31
+    ratios = sides[:, 1] / sides[:, 0]
+    assert ratios.min() >= 0.5 - 1e-9
+    assert ratios.max() <= 2 + 1e-9
+    rectangles = np.concatenate([sample.erased for sample in samples])
+    width, height = (rectangles[:, 2:] - rectangles[:, :2]).T
+    assert (width * height).min() >= 0.02 - 1e-9
+    assert 0.095 < (width * height).max() <= 0.1 + 1e-9
+    assert 3 < (height / width).max() < 3.34
+    for rectangle in (crops, rectangles):
+        assert (rectangle >= -1e-9).all()
+        assert (rectangle <= 1 + 1e-9).all()
+
+
+def test_an_erased_rectangle_is_one_colour():
+    rectangle = np.array([[0.25, 0.5, 0.5, 1.0]])
+    image = noise(32, 32)
+    erased = transforms.augment(image, WHOLE, only(erased=rectangle), (32, 32), ALL_BOXES)[0]
+    expected = image.copy()
+    expected[16:, 8:16] = 124, 116, 104
+    np.testing.assert_array_equal(erased, expected)
+
+
+def test_parts_of_a_mosaic_cover_the_image_once():
+    counts = np.zeros((64, 64), int)
+    for left, top, right, bottom in transforms.mosaic_rectangles((0.3, 0.7), 64):
+        counts[top:bottom, left:right] += 1
+    assert (counts == 1).all()
+    assert transforms.mosaic_rectangles((0.3, 0.7), 64)[1].tolist() == [19, 0, 64, 45]

@@ -9,6 +9,7 @@ import functools
 import math
 import traceback
 from collections.abc import Callable
+from typing import NamedTuple
 
 import grain
 import numpy as np
@@ -16,7 +17,14 @@ import numpy as np
 from yolov1_jax.config import UserError
 from yolov1_jax.data.dataset import Source
 from yolov1_jax.data.loader import Batch, Batches
-from yolov1_jax.data.transforms import Augmentation, augment, resize_image, sample_parameters
+from yolov1_jax.data.transforms import (
+    Augmentation,
+    Parameters,
+    augment,
+    mosaic_rectangles,
+    resize_image,
+    sample_parameters,
+)
 
 
 def train_batches(
@@ -29,6 +37,7 @@ def train_batches(
     augmentation: Augmentation,
     train_difficult: bool = False,
     start_step: int = 0,
+    plain_from_step: int | None = None,
     num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -39,10 +48,12 @@ def train_batches(
 
     Args:
       batch_size: images of a step, over all processes; a multiple of process_count.
-      max_objects: at least the most objects of an image.
+      max_objects: at least the most objects of an image. M is this, with mosaics 4 times this.
       seed: decides on the order and the augmentation, 0 to 2^32 - 1.
       train_difficult: False leaves out objects marked difficult, like the PyTorch reference.
       start_step: the first batch is that of this step, counted from 0.
+      plain_from_step: from this batch on, counted from 0 whatever `start_step` is, there is no
+        mosaic, expand, crop and erasing; None: they never end.
       num_workers: processes that decode and augment; 0: threads of this process.
       process_index, process_count: this process yields rows process_index * B to
         (process_index + 1) * B of each global batch, B = batch_size / process_count.
@@ -57,7 +68,13 @@ def train_batches(
       RuntimeError: from `next`, an image fails in another way.
     """
     row = functools.partial(
-        _train_row, source, image_size, max_objects, augmentation, train_difficult
+        _train_row,
+        source,
+        image_size,
+        max_objects * (4 if augmentation.mosaic_probability > 0 else 1),
+        augmentation,
+        train_difficult,
+        math.inf if plain_from_step is None else plain_from_step * batch_size,
     )
     dataset = (
         grain.MapDataset.range(_checked_length(source))
@@ -66,7 +83,8 @@ def train_batches(
         .repeat(None)
         # The random numbers are a function of the seed and of the image's place in the run, over
         # all processes, because the slices come after this line.
-        .random_map(functools.partial(_explained, row))
+        .random_map(functools.partial(_sample, len(source), augmentation))
+        .map_with_index(functools.partial(_explained, row))
         .batch(batch_size // process_count, drop_remainder=True)
     )
     # A global batch is process_count local batches in a row.
@@ -104,19 +122,42 @@ def _checked_length(source: Source) -> int:
     return len(source)
 
 
-def _explained(make: Callable[..., Batch], index: int, *args: np.random.Generator) -> Batch:
+def _explained(make: Callable[..., Batch], place: int, *sample: "Sample") -> Batch:
     """Calls `make`. Unexpected exceptions become one that names the image and can be pickled.
 
     A worker hands its exception over by pickle. One that cannot be pickled, as of C extensions,
     would be lost, and the run would wait forever for its batch.
     """
     try:
-        return make(index, *args)
+        return make(place, *sample)
     except UserError:
         raise
     except Exception as error:
         trace = "".join(traceback.format_exception(error))
-        raise RuntimeError(f"image {index} of the source failed\n{trace}") from None
+        images = [index for one in sample for index, _ in one.parts] or [place]
+        name = " or ".join(map(str, images))
+        raise RuntimeError(f"image {name} of the source failed\n{trace}") from None
+
+
+class Sample(NamedTuple):
+    """What one row of a batch is made of."""
+
+    parts: tuple[tuple[int, Parameters], ...]  # one image of the source, or the four of a mosaic
+    cut: tuple[float, float]  # where those four meet, relative x and y
+
+
+def _sample(
+    num_images: int, augmentation: Augmentation, index: int, rng: np.random.Generator
+) -> Sample:
+    parts = [(index, sample_parameters(rng, augmentation))]
+    chance, (x, y), others = (
+        rng.random(),
+        rng.uniform(0.3, 0.7, 2),
+        rng.integers(num_images, size=3),
+    )
+    if augmentation.enabled and chance < augmentation.mosaic_probability:
+        parts += [(int(other), sample_parameters(rng, augmentation)) for other in others]
+    return Sample(tuple(parts), (x, y))
 
 
 def _train_row(
@@ -125,22 +166,37 @@ def _train_row(
     max_objects: int,
     augmentation: Augmentation,
     train_difficult: bool,
-    index: int,
-    rng: np.random.Generator,
+    plain_from: float,
+    place: int,
+    sample: Sample,
 ) -> Batch:
-    record = source[index]
-    affine, color = sample_parameters(rng, augmentation)
-    image, boxes_xyxy, keep = augment(
-        record.image, record.boxes_xyxy, affine, color, image_size, augmentation
-    )
-    keep &= ~record.difficult | train_difficult
-    padding = max_objects - keep.sum()
+    """The row at this place in the run; those from `plain_from` on are plain."""
+    parts = list(sample.parts)
+    if place >= plain_from:
+        parts = [(index, parameters.plain()) for index, parameters in parts[:1]]
+    rectangles = np.array([[0, 0, image_size, image_size]])
+    if len(parts) > 1:
+        rectangles = mosaic_rectangles(sample.cut, image_size)
+    image, boxes, labels = np.empty((image_size, image_size, 3), np.uint8), [], []
+    for (index, parameters), rectangle in zip(parts, rectangles, strict=True):
+        record = source[index]
+        left, top, right, bottom = rectangle
+        size = int(bottom - top), int(right - left)
+        image[top:bottom, left:right], part_boxes, keep = augment(
+            record.image, record.boxes_xyxy, parameters, size, augmentation
+        )
+        keep &= ~record.difficult | train_difficult
+        corner, sides = rectangle[[0, 1, 0, 1]], rectangle[2:] - rectangle[:2]
+        boxes.append(part_boxes[keep] * (np.tile(sides, 2) / image_size) + corner / image_size)
+        labels.append(record.labels[keep])
+    num_objects = sum(map(len, labels))
+    padding = max_objects - num_objects
     return {
         "image": image,
-        "boxes_xyxy": np.pad(boxes_xyxy[keep], ((0, padding), (0, 0))).astype(np.float32),
-        "labels": np.pad(record.labels[keep], (0, padding)).astype(np.int32),
-        "valid": np.arange(max_objects) < keep.sum(),
-        "index": np.array(index, np.int32),
+        "boxes_xyxy": np.pad(np.concatenate(boxes), ((0, padding), (0, 0))).astype(np.float32),
+        "labels": np.pad(np.concatenate(labels), (0, padding)).astype(np.int32),
+        "valid": np.arange(max_objects) < num_objects,
+        "index": np.array(parts[0][0], np.int32),
     }
 
 

@@ -12,22 +12,30 @@ reflected border, and a filter of the boxes after the resize and again at the en
   - The image is scaled about its centre; the reference is half an input pixel beside it.
   - Colours change after the warp, so that the cost does not grow with the original image. Only
     contrast depends on the order: it pulls towards the mean of what the warp left in view.
+
+Not the reference's, and off by default (docs/recipe.md): expand and crop choose a window of the
+image or around it, which is folded into the same matrix; a rectangle is erased; and `pipeline` puts
+four images together to a mosaic.
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, the grey of torchvision and OpenCV
+_FILL = (124, 116, 104)  # ImageNet's mean colour: around an expanded image, and what is erased
+_NUM_CROPS = 10  # tries to find a crop that shows an object
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
     """What training does to its images; the defaults are the PyTorch reference's."""
 
-    enabled: bool = True  # False: neither flip nor colour nor affine, but the limits below
+    enabled: bool = True  # False: nothing of the below but the two limits
     flip_probability: float = 0.5  # of left and right swapped
     color_probability: float = 0.5  # of all four colour changes, in random order
     brightness: float = 0.2  # factor uniform in [1 - value, 1 + value]; so are the next two
@@ -41,6 +49,13 @@ class Augmentation:
     # after shift and scale. 1024 is for 448 x 448: for another side, times (side / 448)^2.
     min_area: float = 1024.0
     min_visibility: float = 0.3  # an object must keep more than this of its area in the image
+    expand_probability: float = 0.0  # of the image on a larger canvas (SSD: Liu et al. 2016)
+    expand: float = 2.0  # side of the canvas in image sides, uniform in [1, value]
+    crop_probability: float = 0.0  # of a part of the image or canvas, stretched (SSD)
+    crop: float = 0.4  # width and height uniform in [value, 1], at most 2 : 1 in image sides
+    mosaic_probability: float = 0.0  # of four images in one (YOLOv4: Bochkovskiy et al. 2020)
+    erase_probability: float = 0.0  # of a rectangle in one colour (Zhong et al. 2020)
+    erase: float = 0.2  # area of the rectangle, uniform in [0.02, value] of the image
 
 
 class Affine(NamedTuple):
@@ -53,7 +68,20 @@ class Affine(NamedTuple):
 Color = tuple[tuple[str, float], ...]  # (name of the adjustment, amount), in order; may be empty
 
 
-def sample_parameters(rng: np.random.Generator, augmentation: Augmentation) -> tuple[Affine, Color]:
+class Parameters(NamedTuple):
+    """What happens to one image, in this order."""
+
+    windows: np.ndarray  # xyxy [n, 4], relative to the image: what to show, see `choose_window`
+    affine: Affine  # flip, scale and shift
+    color: Color
+    erased: np.ndarray  # xyxy [0 or 1, 4], relative to the network input
+
+    def plain(self) -> "Parameters":
+        """The same flip, scale, shift and colour; no expand, crop and erasing."""
+        return self._replace(windows=np.array([[0.0, 0.0, 1.0, 1.0]]), erased=self.erased[:0])
+
+
+def sample_parameters(rng: np.random.Generator, augmentation: Augmentation) -> Parameters:
     """Decides what happens to one image.
 
     The same numbers are drawn whatever the settings, so that changing one of them leaves all other
@@ -71,40 +99,135 @@ def sample_parameters(rng: np.random.Generator, augmentation: Augmentation) -> t
         ("hue", a.hue * unit[3]),
     )
     order = rng.permutation(4)
+    chance = np.concatenate([chance, rng.random(3)])
+    canvas = expand_window(rng.random(3), a.expand)
+    crops = crop_windows(rng.random((_NUM_CROPS, 4)), a.crop)
+    erased = erased_rectangle(rng.random(4), a.erase)
     if not a.enabled:
         chance[:] = 1.0  # below no probability
     if chance[1] >= a.affine_probability:
         scale, shift_x, shift_y = 1.0, 0.0, 0.0
-    affine = flip_scale_shift(bool(chance[0] < a.flip_probability), scale, (shift_x, shift_y))
-    return affine, tuple(color[i] for i in order) if chance[2] < a.color_probability else ()
+    if chance[3] >= a.expand_probability:
+        canvas = np.array([[0.0, 0.0, 1.0, 1.0]])
+    if chance[4] >= a.crop_probability:
+        crops = crops[:0]
+    side = canvas[0, 2] - canvas[0, 0]
+    return Parameters(
+        windows=np.concatenate([canvas[:, [0, 1, 0, 1]] + side * crops, canvas]),
+        affine=flip_scale_shift(bool(chance[0] < a.flip_probability), scale, (shift_x, shift_y)),
+        color=tuple(color[i] for i in order) if chance[2] < a.color_probability else (),
+        erased=erased if chance[5] < a.erase_probability else erased[:0],
+    )
+
+
+def expand_window(numbers: np.ndarray, expand: float) -> np.ndarray:
+    """A canvas around the image, up to `expand` times as wide and high. -> xyxy [1, 4]
+
+    The numbers [3] in [0, 1] choose its side and the place of the image on it, x and y.
+    """
+    side = 1 + (expand - 1) * numbers[0]
+    low = -(side - 1) * numbers[1:]
+    return np.concatenate([low, low + side])[None]
+
+
+def crop_windows(numbers: np.ndarray, crop: float) -> np.ndarray:
+    """Parts of the image: width, height and place from numbers [n, 4] in [0, 1]. -> xyxy [n, 4]"""
+    sides = crop + (1 - crop) * numbers[:, :2]
+    sides[:, 1] = np.clip(sides[:, 1], sides[:, 0] / 2, sides[:, 0] * 2)
+    low = (1 - sides) * numbers[:, 2:]
+    return np.concatenate([low, low + sides], axis=1)
+
+
+def erased_rectangle(numbers: np.ndarray, erase: float) -> np.ndarray:
+    """A rectangle from numbers [4] in [0, 1]. -> xyxy [1, 4]
+
+    They choose its area in [0.02, erase], height : width in [0.3, 1 / 0.3], and place, x and y.
+    """
+    area, ratio = 0.02 + (erase - 0.02) * numbers[0], 0.3 ** (1 - 2 * numbers[1])
+    sides = np.minimum(np.sqrt([area / ratio, area * ratio]), 1)
+    low = (1 - sides) * numbers[2:]
+    return np.concatenate([low, low + sides])[None]
+
+
+def choose_window(windows: np.ndarray, boxes_xyxy: np.ndarray, min_visibility: float) -> np.ndarray:
+    """The first window that shows an object: its centre, and enough of its area; else the last.
+
+    Args:
+      windows: xyxy [n, 4]; boxes_xyxy: [m, 4]; both relative to the image.
+      min_visibility: as in `Augmentation`.
+    """
+    centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+    area = np.prod(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], axis=1)
+    for window in windows[:-1]:
+        inside = np.all((centres > window[:2]) & (centres < window[2:]), axis=1)  # [m]
+        shown = np.minimum(boxes_xyxy[:, 2:], window[2:]) - np.maximum(
+            boxes_xyxy[:, :2], window[:2]
+        )
+        if np.any(inside & (np.prod(np.maximum(shown, 0), axis=1) > min_visibility * area)):
+            return window
+    return windows[-1]
+
+
+def mosaic_rectangles(cut: tuple[float, float], image_size: int) -> np.ndarray:
+    """The four parts of a mosaic whose corners meet at `cut`, relative x and y.
+
+    Returns:
+      int [4, 4], pixels: upper left, upper right, lower left and lower right, as xyxy.
+    """
+    x, y = (round(value * image_size) for value in cut)
+    columns, rows = ((0, x), (x, image_size)), ((0, y), (y, image_size))
+    return np.array([[left, top, right, bottom] for top, bottom in rows for left, right in columns])
 
 
 def augment(
     image: np.ndarray,
     boxes_xyxy: np.ndarray,
-    affine: Affine,
-    color: Color,
-    image_size: int,
+    parameters: Parameters,
+    size: tuple[int, int],
     augmentation: Augmentation,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Turns an original image and its boxes into a network input and relative boxes.
+    """Turns an original image and its boxes into a network input, or a part of one.
 
     Args:
       boxes_xyxy: float64 [n, 4], pixels of `image`.
+      size: height and width of the result in pixels.
       augmentation: its `min_area` and `min_visibility` are used.
 
     Returns:
-      image uint8 [image_size, image_size, 3]; boxes float64 [n, 4] in [0, 1] of it, clipped; keep
-      bool [n], False for objects that are too small, after the resize or at the end.
+      image uint8 [height, width, 3]; boxes float64 [n, 4] in [0, 1] of it, clipped; keep bool [n],
+      False for objects that are too small, after the resize or at the end.
     """
     height, width = image.shape[:2]
     relative = boxes_xyxy / np.array([[width, height, width, height]])  # [n, 4]
-    relative, keep_resized = filter_boxes(relative, image_size, augmentation)
+    relative, keep_resized = filter_boxes(relative, size, augmentation)
+    window = choose_window(
+        parameters.windows, relative[keep_resized], augmentation.min_visibility
+    ).tolist()
+    affine = compose(show_window(window), parameters.affine)
     corners = relative.reshape(-1, 2, 2) * affine.scale + affine.offset  # [n, 2, 2]
     moved = np.sort(corners, axis=1).reshape(-1, 4)  # a mirrored box has left and right swapped
-    moved, keep_moved = filter_boxes(moved, image_size, augmentation)
-    image = adjust_color(warp_image(image, affine, image_size), color)
+    moved, keep_moved = filter_boxes(moved, size, augmentation)
+    # Around an expanded image there is no mirror image: its objects would have no boxes.
+    image = warp_image(image, affine, size, reflect=min(window) >= 0 and max(window) <= 1)
+    image = adjust_color(image, parameters.color)
+    for rectangle in parameters.erased:
+        left, top, right, bottom = np.rint(rectangle * [*size[::-1], *size[::-1]]).astype(int)
+        image[top:bottom, left:right] = _FILL
     return image, moved, keep_resized & keep_moved
+
+
+def show_window(window: Sequence[float]) -> Affine:
+    """Stretches a window, relative xyxy, to the whole."""
+    left, top, right, bottom = window
+    width, height = right - left, bottom - top
+    return Affine((1 / width, 1 / height), (-left / width, -top / height))
+
+
+def compose(first: Affine, second: Affine) -> Affine:
+    """The map that does one after the other."""
+    scale = [b * a for a, b in zip(first.scale, second.scale, strict=True)]
+    offset = [b * a + c for a, b, c in zip(first.offset, second.scale, second.offset, strict=True)]
+    return Affine((scale[0], scale[1]), (offset[0], offset[1]))
 
 
 def flip_scale_shift(flip: bool, scale: float, shift: tuple[float, float]) -> Affine:
@@ -122,26 +245,32 @@ def resize_image(image: np.ndarray, image_size: int) -> np.ndarray:
     return cv2.resize(image, (image_size, image_size), interpolation=cv2.INTER_LINEAR)
 
 
-def warp_image(image: np.ndarray, affine: Affine, image_size: int) -> np.ndarray:
-    """Resizes and transforms in one interpolation. -> uint8 [image_size, image_size, 3]
+def warp_image(
+    image: np.ndarray, affine: Affine, size: tuple[int, int], *, reflect: bool = True
+) -> np.ndarray:
+    """Resizes and transforms in one interpolation. -> uint8 [*size, 3]
 
-    What comes into view from outside mirrors the image about its edge pixels.
+    What comes into view from outside mirrors the image about its edge pixels, or is grey.
     """
     # OpenCV puts the integer coordinates at the centres of pixels, so the relative x of the pixel
     # in column i is (i + 0.5) / width, in the original image as in the network input.
     matrix = np.zeros((2, 3))
-    for axis, side in enumerate((image.shape[1], image.shape[0])):
-        zoom = image_size * affine.scale[axis] / side
+    sides = zip(image.shape[1::-1], size[::-1], strict=True)
+    for axis, (side, new_side) in enumerate(sides):
+        zoom = new_side * affine.scale[axis] / side
         matrix[axis, axis] = zoom
-        matrix[axis, 2] = 0.5 * zoom + image_size * affine.offset[axis] - 0.5
-    border = cv2.BORDER_REFLECT_101  # and linear interpolation
-    return cv2.warpAffine(image, matrix, (image_size, image_size), borderMode=border)
+        matrix[axis, 2] = 0.5 * zoom + new_side * affine.offset[axis] - 0.5
+    border = cv2.BORDER_REFLECT_101 if reflect else cv2.BORDER_CONSTANT  # and linear interpolation
+    return cv2.warpAffine(image, matrix, size[::-1], borderMode=border, borderValue=_FILL)
 
 
 def filter_boxes(
-    boxes_xyxy: np.ndarray, image_size: int, augmentation: Augmentation
+    boxes_xyxy: np.ndarray, size: tuple[int, int], augmentation: Augmentation
 ) -> tuple[np.ndarray, np.ndarray]:
     """Clips relative boxes [n, 4] to [0, 1] and says which are still worth learning.
+
+    Args:
+      size: height and width of the image in pixels of the network input.
 
     Returns:
       Clipped boxes [n, 4]. keep, bool [n]: the clipped area is over `min_area` and the visible
@@ -149,7 +278,7 @@ def filter_boxes(
     """
     clipped = np.clip(boxes_xyxy, 0.0, 1.0)
     area, visible = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes_xyxy, clipped))  # [n]
-    large = visible * image_size**2 > augmentation.min_area
+    large = visible * math.prod(size) > augmentation.min_area
     return clipped, large & (visible > augmentation.min_visibility * area)
 
 

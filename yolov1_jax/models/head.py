@@ -42,6 +42,7 @@ class Head(nn.Module):
       channels: of the four convolutions.
       neck_channels: of the fifth convolution (256 in torchlake); None leaves it out.
       negative_slope: of the leaky ReLU; 0 is a plain ReLU.
+      initial_outputs: initial bias of the last convolution; None for PyTorch's random one.
       dtype: of the computation, except the last convolution's.
       param_dtype: of the parameters.
     """
@@ -51,6 +52,7 @@ class Head(nn.Module):
     channels: int = 1024
     neck_channels: int | None = None
     negative_slope: float = 0.0
+    initial_outputs: tuple[float, ...] | None = None
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -82,6 +84,8 @@ class Head(nn.Module):
         # and save nothing in a layer this small.
         out_dtype = jnp.promote_types(self.param_dtype, jnp.float32)
         bias_init = torch_bias_init(x.shape[-1])
+        if self.initial_outputs is not None:
+            bias_init = nn.initializers.constant(jnp.array(self.initial_outputs))
         return conv(
             self.out_channels, (1, 1), bias_init=bias_init, dtype=out_dtype, name="predict"
         )(x)
@@ -105,6 +109,7 @@ def head_strides(image_size: int, grid_size: int, backbone_stride: int = 32) -> 
         grids = [str(image_size // cell) for cell in cells if image_size % cell == 0]
         raise UserError(
             f"grid_size={grid_size} is not possible with image_size={image_size}: make image_size "
-            f"{' or '.join(map(str, sizes))}, or grid_size {' or '.join(grids) or 'another'}"
+            + " or ".join(map(str, sizes))
+            + (f", or grid_size {' or '.join(grids)}" if grids else "")
         )
     return sizes[image_size]

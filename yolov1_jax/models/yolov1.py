@@ -2,7 +2,7 @@
 
 Redmon et al., "You only look once: unified, real-time object detection" (2016), with a ResNet in
 place of the paper's own backbone and a convolutional head. What the channels of the grid mean is
-not known here: the grid encoding and the loss decide.
+not known here: yolo/grid.py decides.
 
 B batch, H image side in pixels, S grid side, K boxes per cell, C classes.
 """
@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 
 from yolov1_jax.models.head import Head, head_strides
 from yolov1_jax.models.resnet import BACKBONES, STRIDE, scale_channels
+from yolov1_jax.yolo.grid import initial_outputs
 
 
 class YOLOv1(nn.Module):
@@ -28,6 +29,8 @@ class YOLOv1(nn.Module):
       pixel_mean, pixel_std: images become (image / 255 - mean) / std, per RGB channel. The defaults
         give image / 255, on which the reference trained; torchvision's weights were trained with
         ImageNet's (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
+      prediction: what the outputs mean, see `finish_predictions`; "sigmoid" starts them from
+        `initial_outputs`.
       dtype: of the computation: float32, bfloat16 or (with jax_enable_x64) float64.
       param_dtype: of the parameters.
     """
@@ -42,6 +45,7 @@ class YOLOv1(nn.Module):
     head_negative_slope: float = 0.0
     pixel_mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    prediction: str = "raw"
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -69,12 +73,14 @@ class YOLOv1(nn.Module):
             param_dtype=self.param_dtype,
             name="backbone",
         )(x, train)  # [B, H/32, H/32, C']
+        initial = initial_outputs(self.boxes_per_cell, self.num_classes)
         return Head(
             out_channels=self.boxes_per_cell * 5 + self.num_classes,
             strides=strides,
             channels=scale_channels(self.head_channels, self.width_multiplier),
             neck_channels=neck_channels,
             negative_slope=self.head_negative_slope,
+            initial_outputs=initial if self.prediction == "sigmoid" else None,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name="head",

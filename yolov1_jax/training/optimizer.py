@@ -82,6 +82,31 @@ def average_weights(decay: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+def decay_kernels(weight_decay: float) -> optax.GradientTransformation:
+    """`optax.add_decayed_weights` for arrays of two and more axes: no bias, no BatchNorm.
+
+    Without a mask, and so with the same state: a checkpoint fits both.
+    """
+
+    def add(update: jax.Array, param: jax.Array) -> jax.Array:
+        return update + weight_decay * param if param.ndim > 1 else update
+
+    return optax.stateless(lambda updates, params: jax.tree.map(add, updates, params))
+
+
+def scale_backbone(
+    transformation: optax.GradientTransformation, factor: float
+) -> optax.GradientTransformation:
+    """Multiplies the updates of what lies under "backbone"; the state stays as it is, too."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = transformation.update(updates, state, params)
+        backbone = jax.tree.map(lambda update: factor * update, updates["backbone"])
+        return {**updates, "backbone": backbone}, state
+
+    return optax.GradientTransformation(transformation.init, update)
+
+
 def build_optimizer(
     name: str,
     schedule: optax.Schedule,
@@ -94,19 +119,28 @@ def build_optimizer(
     clip_norm: float | None = None,
     accumulation_steps: int = 1,
     ema_decay: float | None = None,
+    decay_norms: bool = True,
+    backbone_factor: float = 1.0,
 ) -> optax.GradientTransformation:
     """
     Args:
       name: "adam" and "sgd" add the decay to the gradient, as PyTorch's `weight_decay` does (L2
-        regularisation of every parameter, BatchNorm's included); "adamw" decays the weights
-        directly (Loshchilov & Hutter 2019).
+        regularisation); "adamw" decays the weights directly (Loshchilov & Hutter 2019).
       clip_norm: bound of the global norm of the gradient, before the decay is added.
       accumulation_steps: train steps whose gradients are averaged into one update.
       ema_decay: decay of the weight average; None for no average.
+      decay_norms: whether biases and BatchNorm's scales decay, too, as in PyTorch's optimizers;
+        otherwise only kernels do (He et al. 2019, Bag of tricks, section 3.1).
+      backbone_factor: of the learning rate for the parameters under "backbone"; 0 freezes them (but
+        not the running averages of their BatchNorm).
     """
     decay = optax.add_decayed_weights(weight_decay)
+    if not decay_norms:
+        decay = decay_kernels(weight_decay)
     adam = optax.scale_by_adam(b1=beta1, b2=beta2, eps=epsilon)
     scale = optax.scale_by_learning_rate(schedule)
+    if backbone_factor != 1:
+        scale = scale_backbone(scale, backbone_factor)
     chain = {
         "adam": [decay, adam, scale],
         "adamw": [adam, decay, scale],

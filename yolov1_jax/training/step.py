@@ -11,7 +11,12 @@ import jax.numpy as jnp
 import optax
 
 from yolov1_jax.training.optimizer import averaged_weights
-from yolov1_jax.yolo.grid import Predictions, encode_targets, split_predictions
+from yolov1_jax.yolo.grid import (
+    Predictions,
+    encode_targets,
+    finish_predictions,
+    split_predictions,
+)
 from yolov1_jax.yolo.loss import Loss, yolo_loss
 
 Batch = Mapping[str, jax.Array]
@@ -103,18 +108,21 @@ def make_train_step(
 
 
 def make_predict_step(
-    model: Any, *, class_loss: str = "squared"
+    model: Any, *, prediction: str = "raw", xy_unit: str = "image", class_loss: str = "squared"
 ) -> Callable[[Any, jax.Array], Predictions[jax.Array]]:
     """Builds `predict_step(variables, images) -> Predictions`; images uint8 [B, H, W, 3].
 
-    `class_loss` is that of training: scores trained with "softmax" become probabilities here.
+    The options are those of training. Predictions are finished: class scores that were trained with
+    "softmax" or "bernoulli" become probabilities.
     """
+    probabilities = {"softmax": jax.nn.softmax, "bernoulli": jax.nn.sigmoid}
 
     def predict_step(variables: Any, images: jax.Array) -> Predictions[jax.Array]:
-        predictions = _split(model, model.apply(variables, images, train=False))
-        if class_loss == "softmax":
-            probabilities = jax.nn.softmax(predictions.class_scores, axis=-1)
-            return predictions._replace(class_scores=probabilities)
+        outputs = _split(model, model.apply(variables, images, train=False))
+        predictions = finish_predictions(outputs, prediction=prediction, xy_unit=xy_unit)
+        if class_loss in probabilities:
+            scores = probabilities[class_loss](predictions.class_scores)
+            return predictions._replace(class_scores=scores)
         return predictions
 
     return predict_step

@@ -11,6 +11,7 @@ Axes: B batch, M padded objects of an image, S grid side (first rows = y, then c
 per cell, C classes.
 """
 
+import math
 from typing import Generic, NamedTuple
 
 import jax
@@ -27,7 +28,7 @@ CHANNEL_LAYOUTS = {
 
 
 class Predictions(NamedTuple, Generic[Array]):
-    """The network's output, split by meaning; nothing is squashed or clipped."""
+    """The network's output, split by meaning; `finish_predictions` gives the values their range."""
 
     boxes: Array  # [B, S, S, K, 4] x, y (offsets in the cell), w, h (relative to the image)
     confidence: Array  # [B, S, S, K]
@@ -64,6 +65,35 @@ def split_predictions(
         confidence=per_box[..., confidence],
         class_scores=raw[..., boxes_per_cell * 5 :],
     )
+
+
+def finish_predictions(
+    outputs: Predictions[jax.Array], *, prediction: str, xy_unit: str
+) -> Predictions[jax.Array]:
+    """Boxes and confidence as the network means them; class scores stay as they are.
+
+    "raw" outputs are the values themselves (the PyTorch reference). "sigmoid" outputs are their
+    logits: the centre cannot leave its cell, width and height lie between 0 and the image's
+    (x, y and confidence as in YOLO9000, Redmon & Farhadi 2017, section 2).
+    """
+    if prediction == "raw":
+        return outputs
+    boxes = jax.nn.sigmoid(outputs.boxes)  # x and y in cells
+    cell = 1 / boxes.shape[-3] / _xy_scale(boxes, xy_unit)  # side of a cell in the unit of x and y
+    confidence = jax.nn.sigmoid(outputs.confidence)
+    return outputs._replace(boxes=_with_xy(boxes, boxes[..., :2] * cell), confidence=confidence)
+
+
+def initial_outputs(boxes_per_cell: int, num_classes: int) -> tuple[float, ...]:
+    """Outputs to start "sigmoid" predictions from: K*5+C, in the reference's order.
+
+    A small confidence, because hardly any box has an object and the first steps would do nothing
+    but learn that (Lin et al. 2017, Focal loss, section 3.3); boxes in the middle of their cell, a
+    fifth of the image wide and high.
+    """
+    confidence, size = 0.02, 0.2
+    logits = math.log(confidence / (1 - confidence)), math.log(size / (1 - size))
+    return (logits[0], 0.0, 0.0, logits[1], logits[1]) * boxes_per_cell + (0.0,) * num_classes
 
 
 def cell_of(centres_xy: Array, grid_size: int) -> Array:

@@ -4,13 +4,22 @@ Axes: B batch, S grid side, K boxes per cell, C classes. x and y are offsets in 
 unit that `xy_unit` names (see grid.py); w and h are relative to the network input.
 """
 
+import functools
+import operator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from yolov1_jax.yolo.boxes import cxcywh_to_xyxy, iou_xyxy
-from yolov1_jax.yolo.grid import GridTargets, Predictions, boxes_around_cell
+from yolov1_jax.yolo.grid import (
+    GridTargets,
+    Predictions,
+    boxes_around_cell,
+    decode_boxes,
+    finish_predictions,
+)
 
 
 class Match(NamedTuple):
@@ -21,7 +30,7 @@ class Match(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Scalars; the terms are "xy", "wh", "object", "no_object" and "class"."""
+    """Scalars; the terms are "xy" and "wh", or "box", and "object", "no_object" and "class"."""
 
     total: jax.Array  # the sum of the weighted terms
     terms: dict[str, jax.Array]  # weighted
@@ -45,71 +54,114 @@ def match_boxes(
 
 
 def yolo_loss(
-    predictions: Predictions[jax.Array],
+    outputs: Predictions[jax.Array],
     targets: GridTargets,
     *,
+    prediction: str = "raw",
     coordinate_weight: float = 5.0,
     object_weight: float = 1.0,
     no_object_weight: float = 0.5,
     class_weight: float = 1.0,
     objectness_target: str = "iou",
     no_object_boxes: str = "all",
+    ignore_iou: float | None = None,
     xy_unit: str = "image",
+    box: str = "squared_roots",
+    confidence: str = "squared",
     class_loss: str = "squared",
+    label_smoothing: float = 0.0,
     sqrt_epsilon: float = 1e-5,
     reduction: str = "sum",
 ) -> Loss:
     """The YOLO loss; the defaults are the PyTorch reference's (notebook yolov1-v2 of 2021-09).
 
     Args:
-      predictions: what the network predicts, [B, S, S, ...].
+      outputs: of the network, [B, S, S, ...].
       targets: ground truth by cell, [B, S, S, ...], with the same `xy_unit`.
+      prediction: what the outputs mean, "raw" or "sigmoid", see `finish_predictions`.
       coordinate_weight, object_weight, no_object_weight, class_weight: the paper's lambda_coord,
         1, lambda_noobj, 1.
       objectness_target: what a responsible box must predict as its confidence: "iou", its own IoU
         with the ground truth (a constant: no gradient), or "one".
       no_object_boxes: which boxes must predict confidence 0: "all" that are not responsible, or
         only those of "empty_cells".
+      ignore_iou: boxes that overlap any object of the image by more than this IoU need not predict
+        confidence 0; None: all must.
       xy_unit: "image" or "cell", the unit of x and y in both prediction and error. In image units
         the error of x and y weighs 1 / S^2 of the paper's.
-      class_loss: "squared" error against 0 and 1, or "softmax" cross-entropy.
+      box: the error of a responsible box: "squared_roots", the paper's terms "xy" and "wh"; or
+        "giou" or "ciou", one term "box" of 1 - GIoU or 1 - CIoU, for positive widths and heights.
+      confidence: "squared" error, or "cross_entropy" with the output as the logit.
+      class_loss: "squared" error against 0 and 1, "softmax" cross-entropy, or "bernoulli", a binary
+        cross-entropy for each class; the last two take the class scores as logits.
+      label_smoothing: of "softmax", the part of the target that all classes share.
       sqrt_epsilon: see `signed_sqrt`; the ground truth's root has none.
       reduction: "sum" over the batch, or its "mean" (sum / B). Cells and boxes are always summed.
     """
+    predictions = finish_predictions(outputs, prediction=prediction, xy_unit=xy_unit)
     match = match_boxes(predictions, targets, xy_unit=xy_unit)
-    target_boxes = _target_boxes(predictions, targets)  # [B, S, S, K, 4]
     in_object_cell = targets.object_mask[..., None]  # [B, S, S, 1]
-    confidence_target = match.iou if objectness_target == "iou" else jnp.ones_like(match.iou)
+    target_boxes = _target_boxes(predictions, targets)  # [B, S, S, K, 4]
+    if box == "squared_roots":
+        box_errors = {
+            "xy": jnp.square(predictions.boxes[..., :2] - target_boxes[..., :2]),
+            "wh": root_error(predictions.boxes[..., 2:], target_boxes[..., 2:], sqrt_epsilon),
+        }
+    else:
+        corners = (
+            cxcywh_to_xyxy(boxes_around_cell(boxes, xy_unit=xy_unit))
+            for boxes in (predictions.boxes, target_boxes)
+        )
+        box_errors = {"box": {"giou": giou_error, "ciou": ciou_error}[box](*corners)[..., None]}
+
+    object_target = match.iou if objectness_target == "iou" else jnp.ones_like(match.iou)
+    if confidence == "squared":
+        object_error = jnp.square(predictions.confidence - object_target)
+        no_object_error = jnp.square(predictions.confidence)
+    else:
+        object_error = cross_entropy(outputs.confidence, object_target)
+        no_object_error = cross_entropy(outputs.confidence, jnp.zeros_like(object_target))
     no_object = ~(match.responsible if no_object_boxes == "all" else in_object_cell)
-    class_error = {"squared": squared_class_error, "softmax": softmax_class_error}[class_loss]
+    if ignore_iou is not None:
+        no_object &= largest_iou(predictions, targets, xy_unit=xy_unit) <= ignore_iou
+
+    class_errors: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+        "squared": squared_class_error,
+        "softmax": functools.partial(softmax_class_error, label_smoothing=label_smoothing),
+        "bernoulli": cross_entropy,
+    }
+    class_error = class_errors[class_loss](predictions.class_scores, targets.classes)
+
     unweighted = {
-        "xy": _sum_where(
-            jnp.square(predictions.boxes[..., :2] - target_boxes[..., :2]),
-            match.responsible[..., None],
-        ),
-        "wh": _sum_where(
-            root_error(predictions.boxes[..., 2:], target_boxes[..., 2:], sqrt_epsilon),
-            match.responsible[..., None],
-        ),
-        "object": _sum_where(
-            jnp.square(predictions.confidence - confidence_target), match.responsible
-        ),
-        "no_object": _sum_where(jnp.square(predictions.confidence), no_object),
-        "class": _sum_where(class_error(predictions.class_scores, targets.classes), in_object_cell),
+        **{n: _sum_where(error, match.responsible[..., None]) for n, error in box_errors.items()},
+        "object": _sum_where(object_error, match.responsible),
+        "no_object": _sum_where(no_object_error, no_object),
+        "class": _sum_where(class_error, in_object_cell),
     }
     if reduction == "mean":
         batch_size = targets.object_mask.shape[0]
         unweighted = {name: term / batch_size for name, term in unweighted.items()}
-    weights = {
-        "xy": coordinate_weight,
-        "wh": coordinate_weight,
-        "object": object_weight,
-        "no_object": no_object_weight,
-        "class": class_weight,
-    }
-    terms = {name: weight * unweighted[name] for name, weight in weights.items()}
-    total = terms["xy"] + terms["wh"] + terms["object"] + terms["no_object"] + terms["class"]
-    return Loss(total, terms, unweighted)
+    weights = {"object": object_weight, "no_object": no_object_weight, "class": class_weight}
+    terms = {name: weights.get(name, coordinate_weight) * unweighted[name] for name in unweighted}
+    return Loss(functools.reduce(operator.add, terms.values()), terms, unweighted)
+
+
+def largest_iou(
+    predictions: Predictions[jax.Array], targets: GridTargets, *, xy_unit: str
+) -> jax.Array:
+    """The largest IoU of each box with any object of the image that owns a cell: [B, S, S, K].
+
+    Without gradient; 0 in an image without objects.
+    """
+    batch = targets.object_mask.shape[0]
+    # An empty cell has an empty box, which overlaps nothing.
+    objects = jnp.where(targets.object_mask[..., None], targets.boxes, 0)[..., None, :]
+    predicted, objects = (
+        cxcywh_to_xyxy(decode_boxes(boxes, xy_unit=xy_unit)).reshape(batch, -1, 4)
+        for boxes in (predictions.boxes, objects)
+    )  # [B, S*S*K, 4], [B, S*S, 4]
+    iou = iou_xyxy(predicted[:, :, None], objects[:, None]).max(axis=-1)  # [B, S*S*K]
+    return jax.lax.stop_gradient(iou.reshape(predictions.confidence.shape))
 
 
 def signed_sqrt(x: jax.Array, epsilon: float) -> jax.Array:
@@ -128,15 +180,77 @@ def root_error(predicted: jax.Array, target: jax.Array, epsilon: float) -> jax.A
     return jnp.square(signed_sqrt(predicted, epsilon) - jnp.sqrt(target))
 
 
+def giou_error(predicted_xyxy: jax.Array, target_xyxy: jax.Array) -> jax.Array:
+    """1 - GIoU (Rezatofighi et al. 2019, algorithm 1), from 0 to 2. [..., 4], [..., 4] -> [...]
+
+    GIoU = IoU - |C without the union| / |C|, with C the smallest box around both. Where they do
+    not meet, the IoU has no gradient, but C has. Widths and heights must not be negative.
+    """
+    iou = iou_xyxy(predicted_xyxy, target_xyxy)
+    hull = jnp.prod(_hull(predicted_xyxy, target_xyxy), axis=-1)
+    areas = [
+        jnp.prod(box[..., 2:] - box[..., :2], axis=-1) for box in (predicted_xyxy, target_xyxy)
+    ]
+    union = (areas[0] + areas[1]) / (1 + iou)  # because IoU = (areas - union) / union
+    return 1 - iou + 1 - union / _nonzero(hull)
+
+
+def ciou_error(predicted_xyxy: jax.Array, target_xyxy: jax.Array) -> jax.Array:
+    """1 - CIoU (Zheng et al. 2020, equations 8 to 11). [..., 4], [..., 4] -> [...]
+
+    CIoU = IoU - d^2 / c^2 - alpha v, with d the distance of the centres, c the diagonal of the
+    smallest box around both, and v = (2 / pi * difference of arctan(w / h))^2 for the aspect.
+    alpha = v / (1 - IoU + v) is a constant for the gradient. Widths and heights must not be
+    negative.
+    """
+    iou = iou_xyxy(predicted_xyxy, target_xyxy)
+    diagonal = jnp.sum(jnp.square(_hull(predicted_xyxy, target_xyxy)), axis=-1)
+    low, high = jnp.split(predicted_xyxy - target_xyxy, 2, axis=-1)
+    distance = jnp.sum(jnp.square((low + high) / 2), axis=-1)
+    # Below a millionth of the image the aspect of a box is noise, and its gradient overflows.
+    sides = (
+        jnp.maximum(box[..., 2:] - box[..., :2], 1e-6) for box in (predicted_xyxy, target_xyxy)
+    )
+    angles = [jnp.arctan(side[..., 0] / side[..., 1]) for side in sides]
+    aspect = jnp.square(2 / jnp.pi * (angles[0] - angles[1]))
+    alpha = jax.lax.stop_gradient(aspect / _nonzero(1 - iou + aspect))
+    return 1 - iou + distance / _nonzero(diagonal) + alpha * aspect
+
+
+def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Binary cross-entropy of sigmoid(logits) and targets in [0, 1], elementwise."""
+    log_sigmoid = jax.nn.log_sigmoid
+    return -targets * log_sigmoid(logits) - (1 - targets) * log_sigmoid(-logits)
+
+
 def squared_class_error(scores: jax.Array, classes: jax.Array) -> jax.Array:
     """Squared error of each class against 0 and 1. [..., C], [..., C] -> [..., C]."""
     return jnp.square(scores - classes)
 
 
-def softmax_class_error(scores: jax.Array, classes: jax.Array) -> jax.Array:
-    """Cross-entropy of softmax, class by class; several classes of a cell are equally likely."""
+def softmax_class_error(
+    scores: jax.Array, classes: jax.Array, label_smoothing: float = 0.0
+) -> jax.Array:
+    """Cross-entropy of softmax, class by class; several classes of a cell are equally likely.
+
+    `label_smoothing` of the target is shared by all C classes (Szegedy et al. 2016, section 7).
+    """
     num_objects = jnp.maximum(classes.sum(axis=-1, keepdims=True), 1)
-    return -(classes / num_objects) * jax.nn.log_softmax(scores, axis=-1)  # [..., C]
+    share = classes / num_objects
+    if label_smoothing > 0:
+        share = (1 - label_smoothing) * share + label_smoothing / classes.shape[-1]
+    return -share * jax.nn.log_softmax(scores, axis=-1)  # [..., C]
+
+
+def _hull(a_xyxy: jax.Array, b_xyxy: jax.Array) -> jax.Array:
+    """Width and height of the smallest box around both: [..., 2]."""
+    low = jnp.minimum(a_xyxy[..., :2], b_xyxy[..., :2])
+    return jnp.maximum(a_xyxy[..., 2:], b_xyxy[..., 2:]) - low
+
+
+def _nonzero(x: jax.Array) -> jax.Array:
+    """A divisor, 1 where it would be 0: both boxes are empty there, and so is the dividend."""
+    return jnp.where(x > 0, x, 1)
 
 
 def _target_boxes(predictions: Predictions[jax.Array], targets: GridTargets) -> jax.Array:
