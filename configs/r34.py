@@ -23,9 +23,11 @@ def get_config() -> ConfigDict:
     # (GPUs and TPUs multiply float32 in less unless JAX_DEFAULT_MATMUL_PRECISION=highest is set)
 
     config.data = data = ConfigDict()
-    data.source = "tfds"  # "tfds" (PASCAL VOC), "folder" (a VOCdevkit-like tree) or "synthetic"
-    # tfds: its data_dir, by default ~/tensorflow_datasets; folder: the top of the tree
+    data.source = "tfds"  # "tfds" (PASCAL VOC), "folder" (own data) or "synthetic"
+    # tfds: its data_dir, by default ~/tensorflow_datasets; folder: see docs/data.md
     data.root = config_dict.placeholder(str)
+    data.format = "auto"  # folder: of the annotations, "voc", "yolo" or "coco"; "auto" finds out
+    data.eval_fraction = 0.2  # folder: of the images, for the split val if the data have none
     data.train = ("voc/2007:train+validation", "voc/2012:train+validation")
     data.eval = ("voc/2007:test",)
     data.num_workers = 8  # loader processes; 0 loads in threads of the main process
@@ -33,6 +35,7 @@ def get_config() -> ConfigDict:
     data.images_per_epoch = config_dict.placeholder(int)
     data.train_difficult = False  # whether objects marked `difficult` are trained on
     data.unknown_classes = "refuse"  # or "skip": objects of classes that class_names lacks
+    data.unannotated = "skip"  # images without annotation; "background": trained on, no objects
 
     # Augmentation of the reference, albumentations 1.0 in its order and with its defaults pinned.
     data.augmentation = augmentation = ConfigDict()
@@ -48,6 +51,14 @@ def get_config() -> ConfigDict:
     augmentation.scale = 0.1  # one factor drawn from [1 - s, 1 + s], about the centre
     augmentation.min_area = 1024.0  # pixels^2 of the network input; smaller boxes are dropped
     augmentation.min_visibility = 0.3  # fraction of its area that a box must keep
+    # Not the reference's; see docs/recipe.md, as for all that is marked "(recipe)".
+    augmentation.expand_probability = 0.0  # image on a larger canvas
+    augmentation.expand = 2.0  # its side in image sides, drawn from [1, e]
+    augmentation.crop_probability = 0.0  # a part of it, stretched, in which an object is seen
+    augmentation.crop = 0.4  # width and height drawn from [c, 1]
+    augmentation.mosaic_probability = 0.0  # four images in one
+    augmentation.erase_probability = 0.0  # a rectangle in one colour
+    augmentation.erase = 0.2  # its area drawn from [0.02, e]
 
     config.model = model = ConfigDict()
     model.backbone = "resnet34"  # "resnet18", "resnet34" or "resnet50"
@@ -72,6 +83,9 @@ def get_config() -> ConfigDict:
     model.pixel_mean = (0.0, 0.0, 0.0)  # of RGB in [0, 1]
     model.pixel_std = (1.0, 1.0, 1.0)
 
+    # Outputs are the values themselves, or logits ("sigmoid") of x, y, w, h and confidence (recipe)
+    model.prediction = "raw"
+
     config.loss = loss = ConfigDict()
     loss.coordinate_weight = 5.0  # lambda_coord
     loss.object_weight = 1.0
@@ -79,8 +93,13 @@ def get_config() -> ConfigDict:
     loss.class_weight = 1.0
     loss.objectness_target = "iou"  # or "one"
     loss.no_object_boxes = "all"  # that are not responsible; or "empty_cells" only
+    # Boxes with a larger IoU with any object need not be confident of nothing (recipe)
+    loss.ignore_iou = config_dict.placeholder(float)
     loss.xy_unit = "image"  # of x and y in a cell: "image" (reference) or "cell" (paper)
-    loss.class_loss = "squared"  # or "softmax"
+    loss.box = "squared_roots"  # or, for "sigmoid" predictions, "giou" or "ciou" (recipe)
+    loss.confidence = "squared"  # or, for "sigmoid" predictions, "cross_entropy" (recipe)
+    loss.class_loss = "squared"  # or "softmax", or "bernoulli": each class by itself
+    loss.label_smoothing = 0.0  # of "softmax" (recipe)
     loss.sqrt_epsilon = 1e-5
     loss.reduction = "sum"  # over the batch; or "mean"
     loss.collision = "last"  # which object of a shared cell owns its box: "last" or "first"
@@ -91,6 +110,9 @@ def get_config() -> ConfigDict:
     train.accumulation_steps = 4  # steps per update of the weights: 64 images
     train.num_epochs = 150.0
     train.num_steps = config_dict.placeholder(int)  # wins over num_epochs
+    train.plain_epochs = 0.0  # the last ones: no mosaic, expand, crop and erasing (recipe)
+    train.patience = config_dict.placeholder(int)  # evaluations without a better mAP, then stop
+    train.max_hours = config_dict.placeholder(float)  # stop after this time
     train.log_every_steps = 50
     train.eval_every_epochs = 10.0
     train.eval_every_steps = config_dict.placeholder(int)  # wins over eval_every_epochs
@@ -100,7 +122,9 @@ def get_config() -> ConfigDict:
     config.optimizer = optimizer = ConfigDict()
     optimizer.name = "adam"  # "adam", "adamw" or "sgd"
     optimizer.learning_rate = 1e-4
-    optimizer.weight_decay = 5e-4  # adam, sgd: L2 added to the gradient; of every parameter
+    optimizer.weight_decay = 5e-4  # adam, sgd: L2 added to the gradient
+    optimizer.decay_norms = True  # biases and BatchNorm's scales decay as well
+    optimizer.backbone_factor = 1.0  # of the backbone's learning rate; 0 freezes it (recipe)
     optimizer.beta1 = 0.9  # adam
     optimizer.beta2 = 0.999  # adam
     optimizer.epsilon = 1e-8  # adam

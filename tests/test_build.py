@@ -6,11 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiny_run import save_run
 
 from yolov1_jax import config as configs
-from yolov1_jax.config import shipped_config
+from yolov1_jax.config import UserError, shipped_config
 from yolov1_jax.data.transforms import Augmentation
 from yolov1_jax.training import build
+from yolov1_jax.training.optimizer import build_optimizer
 from yolov1_jax.yolo.decode import detections_from_predictions
 from yolov1_jax.yolo.grid import Predictions, encode_targets
 from yolov1_jax.yolo.loss import yolo_loss
@@ -42,7 +44,16 @@ def config_with(**changes):
 def test_length(changes, expected):
     changes = {"checkpoint_every_steps": 1000, **changes}
     config = config_with(**{f"train__{key}": value for key, value in changes.items()})
-    assert build.run_length(config, 105) == build.Length(expected[0], 10.5, *expected[1:])
+    assert build.run_length(config, 105) == build.Length(
+        expected[0], 10.5, *expected[1:], expected[0]
+    )
+
+
+def test_the_last_epochs_are_plain():
+    config = config_with(train__num_epochs=4.0, train__plain_epochs=1.5)
+    assert build.run_length(config, 105).plain_from_step == 42 - 16
+    config = config_with(train__num_epochs=4.0, train__plain_epochs=5.0)
+    assert build.run_length(config, 105).plain_from_step == 0
 
 
 def test_an_epoch_of_endless_data_has_the_length_it_is_given():
@@ -110,6 +121,7 @@ def test_every_option_reaches_its_function():
     config = shipped_config("r34")
     assert build.loss_options(config).keys() == keywords(yolo_loss)
     assert build.select_options(config).keys() == keywords(detections_from_predictions)
+    assert keywords(build_optimizer) - {"accumulation_steps"} <= set(config.optimizer)
     targets = build.target_options(config).keys()
     assert targets == keywords(encode_targets) - {"grid_size", "num_classes", "xy_unit"}
     assert Augmentation(**config.data.augmentation) == Augmentation()
@@ -132,3 +144,11 @@ def test_detection_keeps_the_last_candidate_and_scores_of_one_and_more():
     options = build.select_options(shipped_config("r34"))
     (found,) = detections_from_predictions(predictions, np.array([[100, 100]]), **options)
     np.testing.assert_array_equal(np.sort(found.scores), [1.0, 1.5])
+
+
+def test_a_damaged_checkpoint_does_not_hide_the_others(tmp_path):
+    save_run(tmp_path, {3: 0.25, 6: 0.5})
+    (tmp_path / "checkpoints" / "6" / "metrics" / "metrics").write_text("")
+    assert build.restore_run(tmp_path).step == 3
+    with pytest.raises(UserError, match="checkpoint 6"):
+        build.restore_run(tmp_path, "latest")

@@ -11,8 +11,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from slow_mean_ap import CLASSES, random_images
 
+from yolov1_jax.data.coco_json import read_coco_annotations
 from yolov1_jax.evaluation.coco import evaluate_coco
-from yolov1_jax.evaluation.ground_truth import coco_annotations, read_coco_annotations
+from yolov1_jax.evaluation.ground_truth import coco_annotations
 from yolov1_jax.evaluation.results_files import coco_results, read_results
 
 BOX, ELSEWHERE = (1, 1, 10, 10), (51, 51, 60, 60)  # 100 pixels

@@ -21,7 +21,10 @@ def with_value(key, value):
     return config
 
 
-@pytest.mark.parametrize("name", ["quickstart", "r18", "r34", "r50", *ABLATIONS])
+STRONG = [f"strong:{name}" for name in runpy.run_path(FOLDER / "strong.py")["MODELS"]]
+
+
+@pytest.mark.parametrize("name", ["quickstart", "r18", "r34", "r50", *STRONG, *ABLATIONS])
 def test_shipped_configs_pass_and_survive_json(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # they are found from any folder
     config = read_config_file(name)
@@ -132,6 +135,8 @@ def test_mistakes_on_the_command_line(key, text, telling):
         ("train.num_epochs", None, "num_steps or num_epochs"),
         ("train.batch_size", None, "batch_size"),
         ("data.eval", (" , ",), "empty"),
+        ("loss.box", "ciou", "model.prediction=sigmoid"),
+        ("loss.confidence", "cross_entropy", "model.prediction=sigmoid"),
         ("data.source", "folder", "data.root"),
     ],
 )

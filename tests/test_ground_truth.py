@@ -1,6 +1,5 @@
-"""The names and numbers of images, and COCO's annotations JSON: read, written, refused."""
+"""The names and numbers of images, and ground truth as COCO's annotations JSON."""
 
-import copy
 import dataclasses
 import json
 
@@ -9,13 +8,13 @@ import pytest
 from annotated_sets import images_of, truth
 from pycocotools.coco import COCO
 
-from yolov1_jax.config import UserError
+from yolov1_jax import evaluate
+from yolov1_jax.data.coco_json import read_coco_annotations
 from yolov1_jax.evaluation.average_precision import inclusive_overlap
 from yolov1_jax.evaluation.ground_truth import (
     coco_annotations,
     image_places,
     number_images,
-    read_coco_annotations,
     to_coco_boxes,
 )
 
@@ -27,12 +26,6 @@ IMAGES = images_of(
         truth(((3, 3, 3, 3), 1, False)),
     ],
 )
-
-
-def write(tmp_path, content):
-    path = tmp_path / "instances.json"
-    path.write_text(json.dumps(content))
-    return path
 
 
 @pytest.mark.parametrize(
@@ -57,6 +50,24 @@ def test_an_image_is_found_by_id_number_and_a_name_that_no_other_has():
     assert image_places(images) == ids | numbers | {"2008_000008": 1}
 
 
+@pytest.mark.parametrize("image", [139, "a", "a.jpg"])
+def test_detections_on_a_folder_go_by_the_numbers_of_its_json(tmp_path, image):
+    """Or by names. No image is needed; a class of another split may be detected."""
+    (tmp_path / "data").mkdir()
+    row = {"image_id": 139, "category_id": 90, "bbox": [12, 10, 12, 10], "score": 0.9}
+    names = [{"id": 90, "name": "dog"}, {"id": 7, "name": "cat"}]
+    for split, categories in {"train": names, "val": names[:1]}.items():
+        images = [{"id": 139, "file_name": "a.jpg", "width": 60, "height": 40}]
+        content = {"images": images, "categories": categories, "annotations": [row]}
+        (tmp_path / f"data/{split}.json").write_text(json.dumps(content))
+    found = [{**row, "image_id": image}, {**row, "category_id": "cat"}]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    flags = f"--detections={tmp_path}/found.json --source=folder --root={tmp_path}/data".split()
+    output = tmp_path / "result.json"
+    assert evaluate.main([*flags, "--splits=valid", f"--output={output}"]) == 0
+    assert json.loads(output.read_text())["ap"] == {"cat": None, "dog": 1.0}
+
+
 def test_overlap_in_cocos_frame_is_the_devkits():
     rng = np.random.default_rng(0)
     corner, size = rng.uniform(0, 20, (2, 500, 2)), rng.uniform(0, 20, (2, 500, 2))
@@ -77,7 +88,8 @@ def test_annotations_are_what_coco_asks_for_and_come_back(tmp_path):
     first = {"id": 1, "image_id": 7, "category_id": 2, "bbox": [0, 1, 30, 39], "area": 30 * 39}
     assert content["annotations"][0] == {**first, "iscrowd": 1}
     assert [one["bbox"] for one in content["annotations"][1:]] == [[0, 0, 10, 5], [2, 2, 1, 1]]
-    path = write(tmp_path, content)
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
     coco = COCO(path)
     assert coco.getAnnIds(imgIds=[7]) == [1, 2]
     assert coco.getAnnIds(catIds=[2], iscrowd=False) == [3]
@@ -87,51 +99,3 @@ def test_annotations_are_what_coco_asks_for_and_come_back(tmp_path):
     for field in ("image_ids", "class_names", "sizes", "starts", "boxes_xyxy", "labels"):
         np.testing.assert_array_equal(getattr(images, field), getattr(IMAGES, field))
     assert coco_annotations(images) == content
-
-
-def test_annotations_of_other_programs(tmp_path):
-    """No sizes, an image without a name, any numbers, objects in any order, areas of masks."""
-    rows = [
-        {"id": 0, "image_id": 2, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 50.5},
-        {"id": 9, "image_id": 139, "category_id": 90, "bbox": [1, 1, 2, 2], "iscrowd": True},
-        {"id": 3, "image_id": 2, "category_id": 90, "bbox": [5, 5, 4, 4], "iscrowd": 0},
-    ]
-    content = {
-        "images": [{"id": 139, "file_name": "000139.jpg"}, {"id": 2}, {"id": 7, "height": None}],
-        "categories": [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}],
-        "annotations": rows,
-    }
-    images = read_coco_annotations(write(tmp_path, content))
-    assert images.image_ids == ("000139.jpg", "2", "7")
-    assert images.class_names == ("toothbrush", "person")
-    assert (images.image_numbers, images.category_ids) == ((139, 2, 7), (90, 1))
-    assert not images.sizes.any()
-    assert [images[i].labels.tolist() for i in range(3)] == [[0], [1, 0], []]
-    assert images.difficult.tolist() == [True, False, False]
-    assert images.boxes_xyxy.tolist() == [[2, 2, 3, 3], [1, 1, 9, 9], [6, 6, 9, 9]]
-    assert images.areas.tolist() == [4, 50.5, 16]
-    assert [one["area"] for one in coco_annotations(images)["annotations"]] == [4, 50.5, 16]
-
-
-def changed(key, index, **values):
-    """The annotations of IMAGES with other values in one place."""
-    content = copy.deepcopy(coco_annotations(IMAGES))
-    content[key][index] |= values
-    return content
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ([{"image_id": 5}], "images, categories"),  # results in the place of annotations
-        ({"images": [], "annotations": []}, "categories"),
-        (changed("categories", 1, name="cat"), "cat, cat"),
-        (changed("annotations", 1, image_id=6), "annotation 2"),
-        (changed("annotations", 0, category_id=3), "annotation 1"),
-        (changed("annotations", 0, bbox=[1, 2, 3]), "annotation 1"),
-        (changed("annotations", 0, bbox=[0, 0, float("inf"), 1]), "annotation 1"),
-    ],
-)
-def test_refuses_annotations(tmp_path, content, message):
-    with pytest.raises(UserError, match=message):
-        read_coco_annotations(write(tmp_path, content))

@@ -15,6 +15,7 @@ from yolov1_jax.training.metrics import (
     MetricWriter,
     NonFiniteLoss,
     check_finite_state,
+    evaluations_without_improvement,
     read_metrics,
 )
 
@@ -153,3 +154,13 @@ def test_a_terminal_gets_a_bar_that_fits_it(shown):
     lines = [line for line in re.split(r"[\r\n]", shown) if "━" in line]
     assert max(map(len, lines)) <= 80
     assert re.fullmatch(r"epoch 2\.5/25\.0 .* 40/400 .*loss 24\.26  512 images/s *", lines[-1])
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [((), 0), ((0.2,), 0), ((0.2, 0.1), 1), ((0.1, 0.3, 0.3, 0.2), 2), ((None, 0.1, None), 1)],
+)
+def test_evaluations_without_improvement(scores, expected):
+    rows = [{"split": "train", "step": 1, "loss": 0.0}]
+    rows += [{"split": "eval", "step": step, "mAP": score} for step, score in enumerate(scores)]
+    assert evaluations_without_improvement(rows) == expected

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 from annotated_sets import images_of, truth
+from voc_tree import VocTree, encode, pixels
 
+from yolov1_jax.data.source import open_folder
 from yolov1_jax.data.summary import print_summary, summarise
 from yolov1_jax.data.synthetic import SyntheticSource
 
@@ -76,13 +78,34 @@ def test_what_was_left_out_is_said_and_names_are_shown_as_they_are(capsys, monke
     names = ("[bold]cat[/bold]", "[/]", *(f"traffic-light kind {i}" for i in range(40)))
     source = Boxes([(50, 50)], class_names=names)
     path = "own/[red]" + "long" * 40
+    source.table.report.skip("image is empty", "own/x" * 10**5)
     source.table.report.skip("image is empty", path)
     for i in range(1005):
         source.table.report.correct("box clipped", f"own/{i}")
     print_summary({"[b]train": summarise(source, 7), "eval": summarise(source, 7)})
     text = capsys.readouterr().out
-    assert f"[b]train: 1 images left out, image is empty: {path}\n" in text
+    assert "[b]train: 2 images left out, image is empty: own/xown/x" in text
+    assert f", {path}\n" in text
+    assert max(map(len, text.splitlines())) < 1000
     assert "1,005 corrected in the data, box clipped: own/0, own/1, own/2, ...\n" in text
-    assert ["images", "left", "out", "1", "1"] in [line.split() for line in text.splitlines()]
+    assert ["images", "left", "out", "2", "2"] in [line.split() for line in text.splitlines()]
     for name in names:
         assert f"{name} {int(name == names[0])}" in text
+
+
+def test_images_of_two_splits_are_named(tmp_path, capsys):
+    tree = VocTree(tmp_path)
+    for i, name in enumerate(("x1", "x2", "x3")):
+        tree.add(name, image=encode(pixels() // (i + 1)))
+    tree.add("copy", image=encode(pixels()))
+    tree.list("train", ["x1", "x2"])
+    tree.list("val", ["x2", "x3", "copy"])
+    summaries = {
+        split: summarise(open_folder(tmp_path, [f"own:{split}"]), 7) for split in ("train", "val")
+    }
+    print_summary(summaries)
+    text = capsys.readouterr().out
+    assert "1 images are in both train and val: own/x2\n" in text
+    assert "1 images are in both train and val under different names: own/copy = own/x1\n" in text
+    print_summary({"train": summaries["train"]})
+    assert "both" not in capsys.readouterr().out

@@ -7,17 +7,26 @@ import signal
 
 import jax
 import pytest
-from end_to_end import SHRUNK, assert_same_arrays, assert_same_run, checkpoint_steps, rows
+from end_to_end import (
+    SHRUNK,
+    assert_same_arrays,
+    assert_same_run,
+    checkpoint_steps,
+    evaluations,
+    rows,
+)
 from flax import linen as nn
 
 from yolov1_jax import config as configs
 from yolov1_jax import main
 from yolov1_jax import train as train_module
 from yolov1_jax.config import UserError
+from yolov1_jax.evaluation.evaluator import PROTOCOLS
 from yolov1_jax.models.batch_norm import BatchNorm
 from yolov1_jax.models.resnet import BACKBONES
 from yolov1_jax.training import build
 from yolov1_jax.training.metrics import MetricWriter, NonFiniteLoss
+from yolov1_jax.training.preemption import watch_signals
 
 pytestmark = pytest.mark.xdist_group("train")
 
@@ -58,7 +67,8 @@ def train(workdir, overrides=None):
     config = configs.shipped_config("quickstart")
     for key, value in {**SHRUNK, **(overrides or {})}.items():
         config = configs.override(config, key, str(value))
-    train_module.train_and_evaluate(config, workdir)
+    with watch_signals():
+        return train_module.train_and_evaluate(config, workdir)
 
 
 class Crash(Exception):
@@ -112,14 +122,14 @@ def test_crashed_and_stopped_it_ends_like_a_run_never_interrupted(whole, tmp_pat
     assert checkpoint_steps(workdir) == [3]
     # An evaluation is given up: the next start makes up for it.
     with interrupted(signal.SIGTERM):
-        train(workdir)
+        assert train(workdir) == 143
     assert checkpoint_steps(workdir) == [3, 6]
     assert not (workdir / "eval").exists()
     # Between two rows of metrics.
     with interrupted(signal.SIGINT, 7):
-        train(workdir)
+        assert train(workdir) == 130
     assert checkpoint_steps(workdir) == [3, 6, 7]
-    train(workdir)
+    assert train(workdir) == 0
     assert_same_run(workdir, whole)
     # The mAP made up for is with its checkpoint, where the best is looked up.
     for folder in (workdir, whole):
@@ -179,7 +189,7 @@ def test_a_mistake_gets_one_line_before_data_is_read(tmp_path, capsys, key, valu
     assert error.startswith("error: ")
     assert telling in error
     assert error.count("\n") == 1
-    assert not list(tmp_path.glob("run/*"))
+    assert {path.name for path in tmp_path.glob("run/*")} <= {".lock"}
 
 
 def test_a_run_folder_that_cannot_be_made_is_refused(tmp_path):
@@ -192,3 +202,20 @@ def test_a_refused_command_leaves_a_run_as_it_is(whole):
     with pytest.raises(UserError, match="holds a run"):
         train(whole, {"train.num_steps": 5})
     assert {path: path.is_file() and path.read_bytes() for path in whole.rglob("*")} == before
+
+
+def test_it_ends_early_where_the_config_says_so(tmp_path):
+    def steps_evaluated():
+        return [row["step"] for row in rows(tmp_path / "run") if row["split"] == "eval"]
+
+    # The learning rate is tiny: the mAP stays the same.
+    patience = {"train.patience": 2, "train.eval_every_steps": 1}
+    assert train(tmp_path / "run", patience) == 0
+    assert steps_evaluated() == [1, 2, 3]
+    # Complete: all protocols, pictures, and nothing to do for the same command.
+    assert set(evaluations(tmp_path / "run")["3.json"]["protocols"]) == set(PROTOCOLS)
+    assert (tmp_path / "run" / "report").is_dir()
+    assert train(tmp_path / "run", patience) == 0
+    # Time is measured from the start of each command.
+    assert train(tmp_path / "run", {"train.max_hours": 1e-9, "train.log_every_steps": 2}) == 0
+    assert steps_evaluated() == [1, 2, 3, 4]

@@ -14,7 +14,7 @@ from voc_tree import VocTree, annotation_xml, encode, exif, object_xml, pixels, 
 
 from yolov1_jax.config import UserError
 from yolov1_jax.data.dataset import Record
-from yolov1_jax.data.voc_folder import FolderSource
+from yolov1_jax.data.source import open_folder
 
 CAT, SMALL_CAT = ((10, 10, 30, 30), 0, False), ((30, 20, 60, 40), 0, False)
 
@@ -35,11 +35,11 @@ def tree(tmp_path):
 def read(root, xml: str | bytes, image: bytes | None = None, class_names=("cat",)):
     """A source of one image of 40 x 60 pixels with this annotation."""
     VocTree(root).add("a", xml=xml, image=image)
-    return FolderSource(root, ["own:all"], class_names)
+    return open_folder(root, ["own:all"], class_names)
 
 
 def test_records_by_hand(tree):
-    source = FolderSource(tree.root, ["own:train"])
+    source = open_folder(tree.root, ["own:train"])
     # The numbers of the files: no shift, no division.
     dog = ((1, 2.5, 30, 20), 1, True)
     np.testing.assert_equal(source[1], Record(pixels(), "own/b", *truth(dog, SMALL_CAT)))
@@ -52,7 +52,7 @@ def test_records_by_hand(tree):
 
 def test_a_copy_for_a_worker_in_another_folder(tree, monkeypatch):
     monkeypatch.chdir(tree.root)
-    source = FolderSource(".", ["own:train"])
+    source = open_folder(".", ["own:train"])
     monkeypatch.chdir("/")
     copy = pickle.loads(pickle.dumps(source))
     np.testing.assert_equal(list(copy), list(source))
@@ -91,6 +91,7 @@ def test_a_box_is_used_if_it_has_an_area_inside_the_image(tmp_path):
     rng = np.random.default_rng(0)
     boxes = rng.choice([-9, 0, 9.5, 40, 60, 70], (500, 4))
     boxes[rng.random((500, 4)) < 0.05] = np.nan
+    boxes = np.unique(boxes, axis=0)
     expected = []
     for left, top, right, bottom in boxes.tolist():
         inside = [max(left, 0), max(top, 0), min(right, 60), min(bottom, 40)]
@@ -100,18 +101,22 @@ def test_a_box_is_used_if_it_has_an_area_inside_the_image(tmp_path):
     assert found.boxes_xyxy.tolist() == [box for box, _ in expected]
     (clipped,), skipped = found.report.corrected.values(), found.report.skipped_objects
     assert 10 < len(clipped) == sum(is_clipped for _, is_clipped in expected) < len(expected)
-    assert 10 < sum(map(len, skipped.values())) == 500 - len(expected)
+    assert 10 < sum(map(len, skipped.values())) == len(boxes) - len(expected)
 
 
 def test_what_is_left_out_of_an_image_leaves_the_rest_in_order(tmp_path):
-    flags = [object_xml(more=f"<difficult>{text}</difficult>") for text in ("1", "0", "True", "2")]
+    flags = [
+        object_xml(box=(10, 10, 30, right), more=f"<difficult>{text}</difficult>")
+        for right, text in enumerate(("1", "0", "True", "2"), start=30)
+    ]
     numbers = [object_xml(box=(1, 1, value, 9)) for value in ("", "many", "-inf", "1,5")]
     boxes = ((5, 5, 5, 9), (100, 1, 109, 9), (1, 2, 3, 4))
     empty, outside, last = (object_xml(box=box) for box in boxes)
     nameless = object_xml(None), "<object/>"
     xml = annotation_xml(*flags, empty, outside, *numbers, *nameless, last)
     found = read(tmp_path, xml).annotations()
-    assert found.boxes_xyxy.tolist() == [[10, 10, 30, 30]] * 4 + [[1, 2, 3, 4]]
+    kept = [[10, 10, 30, bottom] for bottom in (30, 31, 32, 33)]
+    assert found.boxes_xyxy.tolist() == [*kept, [1, 2, 3, 4]]
     assert found.difficult.tolist() == [True, False, True, False, False]
     names = [f"own/a object {number} (cat)" for number in range(1, 11)]
     assert list(found.report.corrected.values()) == [[names[3]]]  # difficult is 2
@@ -121,6 +126,68 @@ def test_what_is_left_out_of_an_image_leaves_the_rest_in_order(tmp_path):
         "box is missing or not a number": names[6:],
         "object without a class name": ["own/a object 11 (?)", "own/a object 12 (?)"],
     }
+
+
+BOX = [[10.0, 10.0, 30.0, 30.0]]
+
+
+@pytest.mark.parametrize(
+    ("xml", "boxes", "note"),
+    [
+        (annotation_xml(object_xml()), BOX, None),  # no <difficult>, <truncated>, <pose>
+        (annotation_xml(object_xml(box=(9.5, 1, 20.25, 9))), [[9.5, 1, 20.25, 9]], None),
+        (annotation_xml(object_xml(box=(-2, -0.5, 9, 9))), [[0, 0, 9, 9]], "clipped"),
+        (annotation_xml(object_xml(box=(9, 9, 61, 41))), [[9, 9, 60, 40]], "clipped"),
+        (annotation_xml(object_xml(), size=(0, 0)), BOX, "size missing or wrong"),
+        (annotation_xml(object_xml(), more="<filename>b.jpg</filename>"), BOX, "another file name"),
+        (annotation_xml(object_xml(), more="<filename>C:\\x\\A.jpg</filename>"), BOX, None),
+        (annotation_xml(object_xml()).replace("><", ">\r\n<"), BOX, None),
+        ("\n<?xml version='1.0'?>" + annotation_xml(object_xml()), BOX, None),
+        (annotation_xml(*[object_xml()] * 3), BOX, "repeated"),
+        # Of 60 x 40 pixels, the first of which is 1.
+        (annotation_xml(object_xml(box=(0.25, 0.5, 0.5, 1))), [[16, 21, 30, 40]], "relative"),
+        (annotation_xml(object_xml(box=(0, 0, 0.5, 2))), [[0, 0, 0.5, 2]], None),
+    ],
+)
+def test_what_annotation_tools_write_is_used(tmp_path, xml, boxes, note):
+    found = read(tmp_path, xml).annotations()
+    assert found.boxes_xyxy.tolist() == boxes
+    assert [note in reason for reason in found.report.corrected] == [True] * (note is not None)
+    assert not found.report.skipped_objects
+
+
+def test_two_classes_or_boxes_are_two_objects(tmp_path):
+    xml = annotation_xml(object_xml(), object_xml("dog"), object_xml(box=(10, 10, 30, 31)))
+    found = read(tmp_path, xml, class_names=None).annotations()
+    assert len(found.labels) == 3
+    assert not found.report.corrected
+
+
+@pytest.mark.parametrize(
+    ("xml", "kept", "reason"),
+    [
+        ("<annotation>" + "<object>" * 10**4, 0, "not well-formed"),
+        (annotation_xml("<a>" * 10**4 + "</a>" * 10**4, object_xml()), 1, None),
+        (annotation_xml(object_xml(), " " * 2**22), 0, "larger than"),
+        (annotation_xml(object_xml(), object_xml("x" * 10**5)), 1, "class name"),
+        (
+            annotation_xml(object_xml(box=("9" * 10**5, "-1e999", "1e999", 9)), object_xml()),
+            1,
+            "number",
+        ),
+        (annotation_xml(object_xml(), *["<object/>"] * 999), 1, "without a class name"),
+        (annotation_xml(object_xml(), *["<object/>"] * 10**4), 0, "more than 10,000"),
+    ],
+)
+def test_hostile_annotations_cost_little(tmp_path, xml, kept, reason):
+    VocTree(tmp_path).add("good", xml=annotation_xml())
+    found = read(tmp_path, xml).annotations()
+    report = found.report
+    assert len(found.labels) == kept
+    assert [reason in one for one in report.skipped | report.skipped_objects] == [True] * bool(
+        reason
+    )
+    assert max(map(len, report.notes()), default=0) < 1000
 
 
 APPLIED = "EXIF rotation applied, as in the annotation"
@@ -156,7 +223,7 @@ def test_which_pixels_the_boxes_refer_to(tmp_path, orientation, annotated, store
 def test_bad_files_are_reported_and_the_rest_used(tree):
     skipped = {
         "image is cut short or broken": {"image": encode(pixels(), "JPEG")[:-50]},
-        "image is not JPEG, PNG, BMP or WebP": {"image": b"no image at all"},
+        "image is not JPEG, PNG, BMP, TIFF, WEBP": {"image": b"no image at all"},
         "image is empty": {"image": b""},
         "annotation is not well-formed XML": {
             "xml": "<?xml version='1.0' encoding='klingon'?><a/>"
@@ -171,7 +238,7 @@ def test_bad_files_are_reported_and_the_rest_used(tree):
     for i, files in enumerate([*skipped.values(), *corrected.values()]):
         tree.add(str(i), **files)
     tree.list("odd", [*map(str, range(7)), "a", "no file"])
-    found = FolderSource(tree.root, ["own:odd"]).annotations()
+    found = open_folder(tree.root, ["own:odd"]).annotations()
     assert found.image_ids == ("own/5", "own/6", "own/a")
     reported = {reason: [f"own/{i}"] for i, reason in enumerate([*skipped, *corrected])}
     reported["image is missing or cannot be read"] = ["own/no file"]
@@ -182,23 +249,36 @@ def test_bad_files_are_reported_and_the_rest_used(tree):
 
 
 def test_annotations_are_enough_to_evaluate_detections(tree):
-    with_images = FolderSource(tree.root, ["own:train"]).annotations()
+    with_images = open_folder(tree.root, ["own:train"]).annotations()
     shutil.rmtree(tree.root / "own/JPEGImages")
     tree.write("more/Annotations/no size.xml", annotation_xml(size=None))
     splits = ["own:train", "more:all"]
-    found = FolderSource(tree.root, splits, images_required=False).annotations()
+    found = open_folder(tree.root, splits, images_required=False).annotations()
     assert found.fingerprint() == with_images.fingerprint()
     assert found.sizes.tolist() == with_images.sizes.tolist()
     assert list(found.report.skipped.values()) == [["more/no size"]]
 
 
+def test_images_without_annotation_are_background_on_request(tree):
+    tree.remove("own/Annotations/a.xml")
+    tree.write("own/Annotations/b.xml", "broken")
+    tree.write("own/Annotations/d.xml", annotation_xml(object_xml()))
+    skipped = open_folder(tree.root, ["own:all"], ["cat"]).annotations()
+    assert skipped.image_ids == ("own/c",)
+    found = open_folder(tree.root, ["own:all"], ["cat"], unannotated="background").annotations()
+    assert found.image_ids == ("own/a", "own/c")
+    assert len(found.labels) == 0
+    assert list(found.report.corrected.values()) == [["own/a"]]
+    assert sorted(found.report.skipped.values()) == [["own/b"], ["own/d"]]
+
+
 def test_class_names_are_collected_and_sorted_or_given(tree):
     tree.list("dog first", ["b", "a"])
-    assert FolderSource(tree.root, ["own:dog first"]).class_names == ("cat", "dog")
-    source = FolderSource(tree.root, ["own:train"], ["dog", "cow", "cat"])
+    assert open_folder(tree.root, ["own:dog first"]).class_names == ("cat", "dog")
+    source = open_folder(tree.root, ["own:train"], ["dog", "cow", "cat"])
     assert source.class_names == ("dog", "cow", "cat")
     assert source.annotations()[1].labels.tolist() == [0, 2]
-    assert len(FolderSource(tree.root, ["own:val"], ["cat"])) == 1  # without objects
+    assert len(open_folder(tree.root, ["own:val"], ["cat"])) == 1  # without objects
     for split, names in (("own:val", None), ("own:train", ["cat", "dog", "cat"])):
         assert "model.class_names" in refusal(tree.root, [split], names)
 
@@ -208,7 +288,7 @@ def test_unknown_classes_are_refused_with_file_and_nearest_name_or_skipped(tree)
     for part in ("own/Annotations/a.xml", "'cat' (nearest: 'Cat'", "cat, dog", '"skip"'):
         assert part in line
     assert "nearest: 'dgo'" in refusal(tree.root, ["own:train"], ["cat", "dgo", "person"])
-    source = FolderSource(tree.root, ["own:train"], ["cat"], unknown_classes="skip")
+    source = open_folder(tree.root, ["own:train"], ["cat"], unknown_classes="skip")
     found = source.annotations()
     assert found.report.skipped_objects == {"class is not in class_names": ["own/b object 1 (dog)"]}
     np.testing.assert_equal(list(found), [truth(CAT), truth(SMALL_CAT), truth()])
@@ -223,7 +303,7 @@ def test_unknown_classes_are_refused_with_file_and_nearest_name_or_skipped(tree)
 )
 def test_real_data(shared_dir, root, splits, counts, fingerprint):
     # Counted in the files: lines of the lists, kinds of <name>, <object> elements.
-    source = FolderSource(shared_dir / "data" / root, splits.split())
+    source = open_folder(shared_dir / "data" / root, splits.split())
     found = source.annotations()
     left_out = sum(map(len, found.report.skipped_objects.values()))
     assert (len(source), len(source.class_names), len(found.labels), left_out) == counts

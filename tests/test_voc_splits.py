@@ -1,9 +1,17 @@
 """How a split of own data is written, which images it lists, and the likely mistakes."""
 
-import pytest
-from voc_tree import VocTree, refusal
+import itertools
+import re
 
-from yolov1_jax.data.voc_folder import FolderSource
+import numpy as np
+import pytest
+from voc_tree import VocTree, annotation_xml, refusal
+
+from yolov1_jax.config import UserError
+from yolov1_jax.data.dataset import Report
+from yolov1_jax.data.images import EXTENSIONS
+from yolov1_jax.data.source import open_folder
+from yolov1_jax.data.voc_folder import list_voc
 
 
 @pytest.fixture
@@ -17,7 +25,7 @@ def tree(tmp_path):
 
 
 def ids(tree, *splits) -> list[str]:
-    return list(FolderSource(tree.root, splits).annotations().image_ids)
+    return list(open_folder(tree.root, splits).annotations().image_ids)
 
 
 def test_order_is_that_of_the_lists(tree):
@@ -26,7 +34,7 @@ def test_order_is_that_of_the_lists(tree):
     assert ids(tree, "own:train", "more:all") == ["own/b", "own/a", "more/a"]
 
 
-@pytest.mark.parametrize("extension", [".jpg", ".JPG", ".jpeg", ".png", ".Png", ".bmp", ".webp"])
+@pytest.mark.parametrize("extension", [".Png", *EXTENSIONS, *map(str.upper, EXTENSIONS)])
 def test_extensions_in_any_case(tree, extension):
     tree.add("photo.of.a.cat", extension=extension)
     tree.list("one", ["photo.of.a.cat"])
@@ -34,7 +42,12 @@ def test_extensions_in_any_case(tree, extension):
 
 
 @pytest.mark.parametrize(
-    "content", ["\ufeffb\r\na\r\n", "\n b \n\n\ta", "b  1\na -1", "b.png\na.PNG", "b.png 0\na"]
+    "content",
+    [
+        *("\ufeffb\r\na\r\n", "\n b \n\n\ta", "b  1\na -1", "b.png\na.PNG", "b.png 0\na"),
+        *("JPEGImages/b.png\n./a.png", "../JPEGImages/b.jpg -1\n.\\a.png", "B\nA.PNG"),
+        *("/abs/own/JPEGImages/b.png\n/elsewhere/a.jpg", "C:\\own\\JPEGImages\\b\nD:\\x\\a.png"),
+    ],
 )
 def test_forms_of_a_list(tree, content):
     tree.write("own/ImageSets/Main/odd.txt", content)
@@ -45,14 +58,56 @@ def test_ids_may_hold_spaces_end_like_a_flag_and_be_repeated(tree):
     tree.add("my photo 1")
     tree.add("my photo 1", extension=".jpg")
     tree.list("spaced", ["my photo 1", "my photo 1 -1", "no such photo 1"])
-    found = FolderSource(tree.root, ["own:spaced"]).annotations()
+    found = open_folder(tree.root, ["own:spaced"]).annotations()
     assert found.image_ids == ("own/my photo 1",)
     assert list(found.report.corrected.values()) == [["own/my photo 1"], ["own/my photo 1"]]
     assert list(found.report.skipped.values()) == [["own/no such photo"]]
 
 
+def test_folders_are_part_of_the_name(tree):
+    for name in ("cam1/a", "cam2/x/a"):
+        tree.add(name)
+    assert ids(tree, "own:all") == ["own/a", "own/b", "own/c", "own/cam1/a", "own/cam2/x/a"]
+    tree.list("default", ["cam2/x/a", "JPEGImages/cam1/a.png", "/data/cam1/a.png", "cam3/a"])
+    found = open_folder(tree.root, ["own:default"]).annotations()
+    assert found.image_ids == ("own/cam2/x/a", "own/cam1/a")
+    assert list(found.report.skipped.values()) == [["own/cam3/a"]]  # and not "a"
+
+
+def test_links_to_folders_are_followed_and_circles_end(tree):
+    for folder in ("JPEGImages", "Annotations"):
+        (tree.root / "own" / folder / "linked").symlink_to(tree.root / "more" / folder)
+        (tree.root / "own" / folder / "circle").symlink_to(tree.root / "own")
+    tree.add("d", dataset="more")
+    assert ids(tree, "own:all") == ["own/a", "own/b", "own/c", "own/linked/d"]
+
+
+def test_names_may_differ_in_case(tree):
+    (tree.root / "own/Annotations/a.xml").rename(tree.root / "own/Annotations/A.xml")
+    tree.add("B", xml=annotation_xml())
+    tree.write("own/Annotations/C.xml", annotation_xml())  # c.png has c.xml
+    found = open_folder(tree.root, ["own:all"]).annotations()
+    assert found.image_ids == ("own/B", "own/a", "own/b", "own/c")
+    assert np.diff(found.starts).tolist() == [0, 1, 1, 1]  # B.xml goes with B alone
+    assert list(found.report.corrected.values()) == [["own/a"]]
+    assert list(found.report.skipped.values()) == [["own/C"]]
+
+
+def test_all_names_what_it_does_not_use(tree):
+    strays = ("JPEGImages/Thumbs.db", "JPEGImages/x.xml", "Annotations/x.png", "Annotations/x.json")
+    for path in ("JPEGImages/c.txt", "JPEGImages/d.gif", "JPEGImages/e.heic", *strays):
+        tree.write(f"own/{path}", "?")
+    tree.write("own/Annotations/e.xml", annotation_xml())
+    tree.write("own/Annotations/lonely.xml", annotation_xml())
+    report = open_folder(tree.root, ["own:all"]).annotations().report
+    skipped = itertools.chain(*report.skipped.values())
+    assert sorted(skipped) == ["own/d", "own/e", "own/lonely"]
+    (passed_over,) = report.passed_over.values()
+    assert sorted(passed_over) == sorted(f"own/{path}" for path in ("JPEGImages/c.txt", *strays))
+
+
 def test_all_needs_no_list_unless_there_is_one(tree):
-    for name in (".hidden", "not utf-8 \udcff"):
+    for name in (".hidden", ".git/d", "not utf-8 \udcff", "line\nbreak"):
         tree.add(name)
     tree.write("own/Annotations/notes.txt", "")
     assert ids(tree, "own:all") == ["own/a", "own/b", "own/c"]
@@ -62,7 +117,8 @@ def test_all_needs_no_list_unless_there_is_one(tree):
 
 @pytest.mark.parametrize("split", ["own", "own:", ":train", "own:train+", "", "voc/2012"])
 def test_a_split_must_name_dataset_and_set(tree, split):
-    assert f'found "{split}"' in refusal(tree.root, [split])
+    with pytest.raises(UserError, match=f'found "{re.escape(split)}"'):
+        list_voc(tree.root, [split], Report())
 
 
 def test_a_list_that_is_not_there_names_those_that_are(tree):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from yolov1_jax.config import UserError
-from yolov1_jax.data.voc_folder import FolderSource
+from yolov1_jax.data.source import open_folder
 
 Box = tuple[object, object, object, object]  # xmin, ymin, xmax, ymax: numbers, or what breaks them
 
@@ -41,10 +41,10 @@ def object_xml(name: str | None = "cat", box: Box = (10, 10, 30, 30), more: str 
     return f"<object>{named}{more}<bndbox>{corners}</bndbox></object>"
 
 
-def annotation_xml(*objects: str, size: tuple[int, int] | None = (40, 60)) -> str:
+def annotation_xml(*objects: str, size: tuple[int, int] | None = (40, 60), more: str = "") -> str:
     """`size` is (height, width)."""
     stated = "" if size is None else f"<height>{size[0]}</height><width>{size[1]}</width>"
-    return f"<annotation><size>{stated}</size>{''.join(objects)}</annotation>"
+    return f"<annotation>{more}<size>{stated}</size>{''.join(objects)}</annotation>"
 
 
 class VocTree:
@@ -74,6 +74,6 @@ class VocTree:
 def refusal(*args) -> str:
     """The message that a folder source refuses with."""
     with pytest.raises(UserError) as caught:
-        FolderSource(*args)
+        open_folder(*args)
     assert "\n" not in str(caught.value)
     return str(caught.value)

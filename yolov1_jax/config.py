@@ -7,9 +7,12 @@ stand in configs/r34.py.
 import ast
 import copy
 import difflib
+import functools
 import json
 import math
+import os
 import pathlib
+import re
 import runpy
 import sysconfig
 import traceback
@@ -38,13 +41,18 @@ class RunError(Exception):
 _CHOICES = {
     "compute_dtype": ("float32", "bfloat16"),
     "data.source": ("tfds", "folder", "synthetic"),
+    "data.format": ("auto", "voc", "yolo", "coco"),
     "data.unknown_classes": ("refuse", "skip"),
+    "data.unannotated": ("skip", "background"),
     "model.backbone": ("resnet18", "resnet34", "resnet50"),
+    "model.prediction": ("raw", "sigmoid"),
     "model.pretrained_format": ("backbone", "reference", "torchlake"),
     "loss.objectness_target": ("iou", "one"),
     "loss.no_object_boxes": ("all", "empty_cells"),
     "loss.xy_unit": ("image", "cell"),
-    "loss.class_loss": ("squared", "softmax"),
+    "loss.box": ("squared_roots", "giou", "ciou"),
+    "loss.confidence": ("squared", "cross_entropy"),
+    "loss.class_loss": ("squared", "softmax", "bernoulli"),
     "loss.reduction": ("sum", "mean"),
     "loss.collision": ("last", "first"),
     "loss.class_target": ("all", "winner"),
@@ -58,11 +66,37 @@ _OPTIONAL = """
 data.root data.images_per_epoch model.class_names model.pretrained model.head_neck_channels
 train.num_epochs train.num_steps train.eval_every_epochs train.eval_every_steps
 train.checkpoint_every_steps optimizer.clip_norm optimizer.ema_decay
+loss.ignore_iou train.patience train.max_hours
 """
 # Tuples of strings; all other tuples are of numbers.
 _STRINGS = ("data.train", "data.eval", "model.class_names")
 # Values of older versions, by their names of today.
 _RENAMED = {("eval.protocol", "seed"): "reference"}
+# Keys that older runs lack, with the value that stands for what those runs did.
+_ADDED: dict[str, Any] = {
+    "data.images_per_epoch": None,
+    "data.format": "auto",
+    "data.eval_fraction": 0.2,
+    "data.unannotated": "skip",
+    "data.augmentation.expand_probability": 0.0,
+    "data.augmentation.expand": 2.0,
+    "data.augmentation.crop_probability": 0.0,
+    "data.augmentation.crop": 0.4,
+    "data.augmentation.mosaic_probability": 0.0,
+    "data.augmentation.erase_probability": 0.0,
+    "data.augmentation.erase": 0.2,
+    "model.pretrained_format": "backbone",
+    "model.prediction": "raw",
+    "loss.box": "squared_roots",
+    "loss.confidence": "squared",
+    "loss.ignore_iou": None,
+    "loss.label_smoothing": 0.0,
+    "train.plain_epochs": 0.0,
+    "train.patience": None,
+    "train.max_hours": None,
+    "optimizer.decay_norms": True,
+    "optimizer.backbone_factor": 1.0,
+}
 
 # Keys by the interval of their values: "[" includes the bound, "(" does not.
 _INTERVALS = {
@@ -72,27 +106,34 @@ _INTERVALS = {
         data.images_per_epoch model.grid_size model.boxes_per_cell model.head_channels
         model.head_neck_channels train.batch_size train.accumulation_steps train.log_every_steps
         train.eval_every_steps train.checkpoint_every_steps train.keep_checkpoints eval.batch_size
+        train.patience data.augmentation.expand
         """,
     "(0, inf)": """
         model.width_multiplier model.pixel_std loss.sqrt_epsilon train.num_epochs
         train.eval_every_epochs optimizer.learning_rate optimizer.epsilon optimizer.decay_epochs
-        optimizer.decay_factor optimizer.clip_norm
+        optimizer.decay_factor optimizer.clip_norm train.max_hours
         """,
     "[0, inf)": """
         data.num_workers data.augmentation.min_area loss.coordinate_weight loss.object_weight
         loss.no_object_weight loss.class_weight train.num_steps optimizer.weight_decay
-        optimizer.warmup_epochs eval.score_threshold
+        optimizer.warmup_epochs train.plain_epochs optimizer.backbone_factor
         """,
     "[0, 1]": """
         data.augmentation.flip_probability data.augmentation.color_probability
         data.augmentation.brightness data.augmentation.contrast data.augmentation.saturation
         data.augmentation.affine_probability data.augmentation.shift
-        data.augmentation.min_visibility optimizer.final_fraction eval.nms_iou_threshold
+        data.augmentation.min_visibility optimizer.final_fraction eval.score_threshold
+        eval.nms_iou_threshold
+        data.augmentation.expand_probability data.augmentation.crop_probability
+        data.augmentation.mosaic_probability data.augmentation.erase_probability loss.ignore_iou
         """,
+    "(0, 1)": "data.eval_fraction",
     "[0, 1)": """
         data.augmentation.scale optimizer.beta1 optimizer.beta2 optimizer.momentum
-        optimizer.ema_decay
+        optimizer.ema_decay loss.label_smoothing
         """,
+    "[0.1, 1]": "data.augmentation.crop",
+    "[0.02, 1]": "data.augmentation.erase",
     "[0, 0.5]": "data.augmentation.hue",
     "(-inf, inf)": "model.head_negative_slope model.pixel_mean",
 }
@@ -197,9 +238,17 @@ def _unknown_key(config: ConfigDict, key: str) -> str:
 def check(config: ConfigDict) -> None:
     """Raises UserError at the first value that cannot be right."""
     flat = flatten(config)
-    for key in (*_CHOICES, *_INTERVAL_OF):
+    known = shipped_config("r34")
+    for key in flatten(known):
         if key not in flat:
             raise UserError(f"config.{key} is missing: start from the config of configs/r34.py")
+        *sections, name = key.split(".")
+        kind = functools.reduce(getattr, sections, known).get_type(name)
+        value = flat[key]
+        strings = value if key in _STRINGS and isinstance(value, tuple) else ()
+        of_kind = isinstance(value, int | float if kind is float else kind)
+        if value is not None and not (of_kind and all(isinstance(one, str) for one in strings)):
+            raise UserError(f"config.{key} must be of type {kind.__name__}, got {value!r}")
     for key, choices in _CHOICES.items():
         if flat[key] not in choices:
             new = _RENAMED.get((key, flat[key]))
@@ -225,9 +274,23 @@ def check(config: ConfigDict) -> None:
         )
     if flat["train.num_steps"] is None and flat["train.num_epochs"] is None:
         raise UserError("config.train needs num_steps or num_epochs, got neither: set one")
+    needs_sigmoid = flat["loss.box"] != "squared_roots" or flat["loss.confidence"] != "squared"
+    if needs_sigmoid and flat["model.prediction"] != "sigmoid":
+        raise UserError(
+            f"config.loss.box={flat['loss.box']} or config.loss.confidence="
+            f"{flat['loss.confidence']} needs boxes and confidence in (0, 1), got "
+            f"model.prediction={flat['model.prediction']}: set config.model.prediction=sigmoid"
+        )
     for split in ("train", "eval"):
         if not split_list(flat[f"data.{split}"]):
             raise UserError(f"config.data.{split} is empty: name at least one split")
+        if flat["data.source"] == "folder" and any(
+            one.startswith("voc/") for one in flat[f"data.{split}"]
+        ):
+            raise UserError(
+                f"config.data.{split} is {flat[f'data.{split}']}, splits of tfds: name those of "
+                'the folder, such as train, val or "VOC2007:test", or start from --config=own_data'
+            )
     if flat["data.source"] == "folder" and flat["data.root"] is None:
         raise UserError(
             "config.data.root is not set: the folder source needs the top of the tree, for example "
@@ -269,7 +332,7 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any]) -> ConfigDict:
-    """The inverse of `to_json`: lists become tuples again. Names of older versions are mapped."""
+    """The inverse of `to_json`: lists become tuples again, names of older versions are mapped."""
 
     def restore(value: Any) -> Any:
         if isinstance(value, dict):
@@ -280,7 +343,38 @@ def from_json(values: dict[str, Any]) -> ConfigDict:
     for (key, old), new in _RENAMED.items():
         if flatten(config).get(key) == old:
             config.update_from_flattened_dict({key: new})
+    for key, value in _ADDED.items():
+        section, _, name = key.rpartition(".")
+        node = config
+        for part in section.split(".") if section else ():
+            node = node[part]
+        if name not in node:
+            node[name] = value
     return config.lock()
+
+
+def local_path(text: str | os.PathLike[str]) -> pathlib.Path:
+    """The path that a user gave, with a leading ~ replaced by the home folder.
+
+    Raises:
+      UserError: it is a URL such as gs://bucket/run.
+    """
+    text = os.fspath(text)
+    if re.match(r"[a-z][a-z0-9+.-]+:/", text):
+        raise UserError(
+            f"expected a path of this machine, found {text!r}: mount the bucket, and give the path "
+            "of the mount"
+        )
+    return pathlib.Path(text).expanduser()
+
+
+def with_absolute_paths(config: ConfigDict) -> ConfigDict:
+    """A copy whose paths mean the same from every folder; UserError for a URL."""
+    for key in ("data.root", "model.pretrained"):
+        value = flatten(config)[key]
+        if value is not None and not value.startswith("hf://"):
+            config = replace(config, key, os.path.abspath(local_path(value)))
+    return config
 
 
 def split_list(splits: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,9 +1,14 @@
 """The training loop, from top to bottom: data, model, resume, steps, evaluation, report."""
 
 import dataclasses
+import datetime
+import math
 import pathlib
+import shlex
+import time
 
 import jax
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -19,30 +24,45 @@ from yolov1_jax.training.metrics import (
     LossWindow,
     MetricWriter,
     check_finite_state,
+    evaluations_without_improvement,
     read_metrics,
 )
 from yolov1_jax.training.preemption import StopSignal
-from yolov1_jax.training.pretrained import with_pretrained
-from yolov1_jax.training.sharding import shard_batch
+from yolov1_jax.training.pretrained import check_pretrained, with_pretrained
+from yolov1_jax.training.sharding import agreed, shard_batch, start_devices
 from yolov1_jax.training.step import TrainState, inference_variables
 from yolov1_jax.visualization.report import ap_table, report_result
-from yolov1_jax.weights.safetensors_file import check_origin
 
 
-def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
+def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> int:
     """Trains, or continues to train, the run in `workdir`; then evaluates and reports.
 
-    Returns early, after saving, when the process was asked to stop (SIGTERM, Ctrl-C).
+    Returns:
+      0, or 130 or 143 if it was asked to stop by Ctrl-C or SIGTERM: it has saved then.
 
     Raises:
       UserError: a mistake in the config or the data.
       NonFiniteLoss: training diverged; the last good checkpoint is kept.
     """
+    start = time.perf_counter()
+    config = configs.with_absolute_paths(config)
     build.check(config)
     if config.model.pretrained and not run_folder.checkpoint_steps(workdir):
-        check_origin(config.model.pretrained)  # before the data is prepared, which takes long
+        check_pretrained(config)  # before the data is prepared, which takes long
     run_folder.make(workdir)
+    with run_folder.lock(workdir):
+        return _train(config, workdir, start)
+
+
+def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
     is_main = jax.process_index() == 0
+    if is_main:
+        print(
+            f"{config.model.backbone}, {build.count_parameters(config) / 1e6:.1f} M parameters, "
+            f"{config.image_size} x {config.image_size} pixels, {start_devices()}; "
+            f"run folder {workdir}\nreading the data",
+            flush=True,
+        )
 
     # Data. The class names are part of the run: the labels that its checkpoints predict.
     train_source = build.open_split(config, "train")
@@ -92,6 +112,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
                 augmentation=Augmentation(**config.data.augmentation),
                 train_difficult=config.data.train_difficult,
                 start_step=step,
+                plain_from_step=setup.length.plain_from_step,
                 num_workers=config.data.num_workers,
                 process_index=jax.process_index(),
                 process_count=jax.process_count(),
@@ -104,12 +125,12 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
             ) as writer,
         ):
 
-            def evaluate(state: TrainState, step: int) -> Result | None:
+            def evaluate(state: TrainState, step: int, *, final: bool) -> Result | None:
                 """Evaluates a state; writes eval/<step>.json and a row. None if it was stopped."""
                 evaluator = Evaluator(
                     annotations,
                     protocol=config.eval.protocol,
-                    protocols=PROTOCOLS if step >= num_steps else QUICK_PROTOCOLS,
+                    protocols=PROTOCOLS if final else QUICK_PROTOCOLS,
                     **build.select_options(config),
                 )
                 variables = inference_variables(state)
@@ -122,23 +143,38 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
                     _write_result(workdir, config, result, step, writer)
                 return result
 
+            def no_longer_better() -> bool:
+                rows = read_metrics(run_folder.metrics_path(workdir))
+                found = evaluations_without_improvement(rows) >= (config.train.patience or math.inf)
+                return agreed(found)
+
             # Only now: a command that is refused changes nothing.
             if is_main:
                 run_folder.write_config(workdir, config)
+                if config.data.source == "folder":  # whose splits may be of our own making
+                    for name, table in (
+                        ("train", train_source.annotations()),
+                        ("eval", annotations),
+                    ):
+                        ids = "".join(f"{image_id}\n" for image_id in table.image_ids)
+                        run_folder.write_text(workdir / "splits" / f"{name}.txt", ids)
                 print_summary(summaries)
             if restored is not None:
                 writer.print(f"continues from the checkpoint of step {step:,}")
             stopping = False
             if meta.get("evaluation_due"):
                 # The run was stopped before or while it evaluated this step.
-                result = evaluate(state, step)
+                result = evaluate(state, step, final=step >= num_steps)
                 stopping = result is None
                 if result is not None:
                     meta = {**meta, "evaluation_due": False}
                     checkpoints.save(step, state, meta, mean_ap=result.evaluation.mean_ap)
+            complete = step >= num_steps or no_longer_better()
+            if not complete and not stopping:
+                writer.print("compiling the train step")
             clock = Clock()
             previous = None
-            while step < num_steps and not stopping:
+            while not complete and not stopping:
                 batch = next(batches)
                 index = batch.pop("index")
                 state, metrics = setup.train_step(state, shard_batch(batch, setup.over_batch))
@@ -151,9 +187,12 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
                 writer.step(step)
 
                 stopping = stop.received()
-                last = step == num_steps
-                log_now = last or step % config.train.log_every_steps == 0
-                evaluate_now = last or step % setup.length.eval_every_steps == 0
+                log_now = step % config.train.log_every_steps == 0
+                hours = (time.perf_counter() - start) / 3600
+                time_is_up = log_now and agreed(hours > (config.train.max_hours or math.inf))
+                complete = step == num_steps or time_is_up
+                log_now |= complete
+                evaluate_now = complete or step % setup.length.eval_every_steps == 0
                 save_now = stopping or evaluate_now
                 save_now |= step % setup.length.checkpoint_every_steps == 0
                 if not (log_now or save_now):
@@ -174,26 +213,32 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
                 check_finite_state(step, state, image_ids)
                 result = None
                 if evaluate_now and not stopping:
-                    result = evaluate(state, step)
+                    result = evaluate(state, step, final=complete)
                     stopping = result is None
                 # A stop must be quick: the next run makes up for the evaluation.
                 due = evaluate_now and stopping
                 meta = {"window": dataclasses.asdict(window), "evaluation_due": due}
                 mean_ap = None if result is None else result.evaluation.mean_ap
                 checkpoints.save(step, state, meta, mean_ap=mean_ap)
+                if evaluate_now and not stopping and no_longer_better():
+                    writer.print(f"no better mAP in {config.train.patience} evaluations: complete")
+                    complete = True
                 clock.restart()
-            if result is None and not stopping:
-                # The run was complete before this command: only its report is made again.
-                result = evaluate(state, step)
+            if not stopping and (result is None or len(result.evaluations) < len(PROTOCOLS)):
+                # The run was complete before this command, or its last evaluation was a quick one.
+                result = evaluate(state, step, final=True)
             checkpoints.wait()
             if result is None or stopping:
                 writer.print(f"stopped after step {step:,}; the same command continues it")
-                return
+                if jax.process_count() > 1:  # a scheduler may end all processes after the first
+                    multihost_utils.sync_global_devices("stopped")
+                return stop.exit_code
             best = checkpoints.best_step()
             if is_main:
                 report_result(workdir, result, eval_source, run_folder.metrics_path(workdir))
     if is_main:
-        _conclude(workdir, result, step, best)
+        _conclude(workdir, result, step, best, time.perf_counter() - start)
+    return 0
 
 
 def _write_result(
@@ -210,17 +255,29 @@ def _write_result(
         writer.write("eval", step, row)
 
 
-def _conclude(workdir: pathlib.Path, result: Result, step: int, best_step: int | None) -> None:
-    """Prints the result and where everything is."""
+def _conclude(
+    workdir: pathlib.Path, result: Result, step: int, best_step: int | None, seconds: float
+) -> None:
+    """Prints the result, where everything is, and what to do next."""
     console = Console()
     console.print(ap_table(result.evaluation, step=step))
     checkpoints = run_folder.checkpoints_dir(workdir)
-    for name, path in {
+    places = {
         "pictures": workdir / "report",
         "metrics": run_folder.metrics_path(workdir),
         "results": workdir / "eval" / f"{step}.json",
         "weights": checkpoints / str(step),
         "best weights": checkpoints / str(best_step),
-    }.items():
-        if name != "best weights" or best_step not in (None, step):
-            console.print(f"{name:13}{path}", soft_wrap=True, highlight=False)
+    }
+    if best_step in (None, step):
+        del places["best weights"]
+    lines = [f"{name:13}{path}" for name, path in places.items()]
+    rows = read_metrics(run_folder.metrics_path(workdir))
+    best = [row for row in rows if row["split"] == "eval" and row["step"] == best_step]
+    if best:
+        row = best[-1]
+        lines.append(f"{'best mAP':13}{row['mAP']:.1%} ({row['protocol']}) at step {best_step:,}")
+    lines.append(f"{'time':13}{datetime.timedelta(seconds=round(seconds))}")
+    lines.append(f"{'next':13}yolov1 predict --workdir={shlex.quote(str(workdir))} IMAGE_OR_FOLDER")
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -36,6 +36,17 @@ class Record(NamedTuple):
     difficult: np.ndarray  # bool [n]
 
 
+def shortened(text: str, length: int = 200) -> str:
+    """A text for a message, with its middle cut out if it has more than `length` characters."""
+    half = length // 2
+    return text if len(text) <= length else f"{text[:half]}...{text[-half:]}"
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first three names, for a message."""
+    return ", ".join(map(shortened, names[:3])) + ", ..." * (len(names) > 3)
+
+
 @dataclasses.dataclass
 class Report:
     """What a reader left out or corrected: reasons ("image is empty"), each with the names."""
@@ -43,6 +54,8 @@ class Report:
     skipped: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # images
     skipped_objects: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     corrected: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # images or objects
+    found: str = ""  # what the data are, from a reader that found it out
+    passed_over: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # other files
 
     def skip(self, reason: str, name: str) -> None:
         """Adds an image that is not used."""
@@ -56,15 +69,21 @@ class Report:
         """Adds an image or an object that is used, but not as it was found."""
         self.corrected.setdefault(reason, []).append(name)
 
+    def pass_over(self, reason: str, name: str) -> None:
+        """Adds a file in the folders of the data set that is no image and no annotation of one."""
+        self.passed_over.setdefault(reason, []).append(name)
+
     def notes(self) -> tuple[str, ...]:
         """A line for each reason: how many images or objects, and the first three of them."""
         groups = {
             "images left out": self.skipped,
             "objects left out": self.skipped_objects,
             "corrected in the data": self.corrected,
+            "files passed over": self.passed_over,
         }
-        return tuple(
-            f"{len(names):,} {what}, {reason}: {', '.join(names[:3])}" + ", ..." * (len(names) > 3)
+        found = (f"data: {self.found}",) if self.found else ()
+        return found + tuple(
+            f"{len(names):,} {what}, {reason}: {first_of(names)}"
             for what, reasons in groups.items()
             for reason, names in reasons.items()
         )
@@ -149,7 +168,9 @@ class Annotations:
             "\n".join([image_id, *sorted(lines[self.starts[i] : self.starts[i + 1]])])
             for i, image_id in enumerate(self.image_ids)
         ]
-        return hashlib.sha256("\n\n".join(sorted(images)).encode()).hexdigest()
+        # Names of files that are not UTF-8 have surrogates, which UTF-8 itself has no bytes for.
+        text = "\n\n".join(sorted(images))
+        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 class UnusableFile(UserError):

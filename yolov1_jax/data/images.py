@@ -1,12 +1,15 @@
 """Image files -> uint8 RGB pixels, and what must be known of a file before training.
 
-JPEG, PNG, BMP and WebP are read, whatever the file's name ends in. No JAX here: loader workers
-import this module, and they must not start a device.
+JPEG, PNG, BMP, TIFF and WebP are read, whatever the file's name ends in. No JAX here: loader
+workers import this module, and they must not start a device.
 """
 
+import contextlib
 import io
 import os
 import pathlib
+import threading
+import zlib
 from typing import NamedTuple
 
 import cv2
@@ -15,8 +18,25 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from yolov1_jax.data.dataset import UnusableFile
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # in any case
+# Of names, in any case. JFIF and JPE are names of JPEG files.
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# Of images that are not read, so that they can be named.
+OTHER_EXTENSIONS = (
+    *(".gif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".jxr", ".svg", ".psd", ".tga"),
+    *(".ppm", ".pgm", ".pbm", ".exr", ".hdr", ".ico", ".dcm", ".npy", ".dng", ".cr2", ".cr3"),
+    *(".nef", ".arw", ".orf", ".rw2", ".raf", ".raw"),
+)
+# 360 MB of uint8 RGB. The largest photographs of one exposure have 102 to 108 million pixels.
+MAX_PIXELS = 120_000_000
+_LARGE = 16_000_000  # pixels; the check of a data set decodes larger images one at a time
+_MOST_SCANNED = 20 * MAX_PIXELS  # pixels times scans of a JPEG, of which it has 1 to 20
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_TOO_LARGE = f"image has more than {MAX_PIXELS // 10**6} million pixels"
+_one_at_a_time = threading.Lock()
+
+if Image.MAX_IMAGE_PIXELS:  # Pillow warns above this, and refuses twice as many
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS)
 
 
 class ImageInfo(NamedTuple):
@@ -26,37 +46,46 @@ class ImageInfo(NamedTuple):
     orientation: int = 1  # EXIF, 1 to 8; 1 for none
     has_alpha: bool = False
     is_16_bit: bool = False
+    content: tuple[int, int] | None = None  # length and checksum: equal for equal files
 
 
 def decode_image(encoded: bytes, name: str, flags: int = _AS_STORED) -> np.ndarray:
-    """Decodes a JPEG, PNG, BMP or WebP file. -> uint8 RGB [height, width, 3].
+    """Decodes a JPEG, PNG, BMP, TIFF or WebP file. -> uint8 RGB [height, width, 3].
 
     Greyscale is repeated over the three channels, a palette looked up, CMYK converted without a
     colour profile. Transparency is dropped: the colours under it are shown. The high 8 of 16 bits
-    are kept. A JPEG that is damaged in the middle decodes to an image that is wrong from there on,
-    with a warning by libjpeg. `flags` are OpenCV's; by default pixels stay as stored, whatever EXIF
-    says.
+    are kept (TIFF: rounded to 8). Animations and files of several pages give their first. A JPEG
+    that is damaged in the middle decodes to an image that is wrong from there on, with a warning by
+    libjpeg. `flags` are OpenCV's; by default pixels stay as stored, whatever EXIF says (TIFF is
+    always turned upright).
 
     Raises:
       UnusableFile: the bytes do not decode; the message has the `name` of the image.
     """
     try:
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    except cv2.error:  # no bytes at all, or more pixels than OpenCV allows
+    except cv2.error:  # such as no bytes at all
         image = None
     if image is None:
         raise UnusableFile("image is cut short or broken", name)
     return image
 
 
-def read_image(path: str | os.PathLike[str], *, upright: bool = True) -> np.ndarray:
+def read_image(
+    path: str | os.PathLike[str], *, upright: bool = True, checked: bool = False
+) -> np.ndarray:
     """Reads and decodes a file, by default as viewers show it. -> uint8 RGB [height, width, 3].
 
+    `checked`: whether the file has passed `check_image`, so that its header is not read again.
+
     Raises:
-      UnusableFile: the file cannot be read or does not decode.
+      UnusableFile: the file cannot be read or does not decode, or its header tells that it has more
+        than MAX_PIXELS.
     """
-    flags = cv2.IMREAD_COLOR_RGB if upright else _AS_STORED
-    return decode_image(_read(path), str(path), flags)
+    encoded = _read(path)
+    if not checked:
+        _read_header(encoded, path)
+    return decode_image(encoded, str(path), cv2.IMREAD_COLOR_RGB if upright else _AS_STORED)
 
 
 def check_image(path: str | os.PathLike[str]) -> ImageInfo:
@@ -65,23 +94,40 @@ def check_image(path: str | os.PathLike[str]) -> ImageInfo:
     A JPEG is decoded at 1/8 of its size, which reads all of its data in a fraction of the time.
 
     Raises:
-      UnusableFile: the file is missing, empty, cut short, broken or not an image.
+      UnusableFile: the file is missing, empty, cut short, broken, too large or not an image.
     """
     encoded = _read(path)
-    try:
-        header = Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "BMP", "WEBP"))
-    except UnidentifiedImageError:
-        raise UnusableFile("image is not JPEG, PNG, BMP or WebP", path) from None
-    except Image.DecompressionBombError:
-        raise UnusableFile("image is too large", path) from None
-    except Exception:  # whatever a parser of Pillow raises over a broken header
-        raise UnusableFile("image is cut short or broken", path) from None
+    header = _read_header(encoded, path)
     is_jpeg = header.format in ("JPEG", "MPO")
-    flags = cv2.IMREAD_REDUCED_COLOR_8 if is_jpeg else cv2.IMREAD_UNCHANGED
-    pixels = decode_image(encoded, str(path), flags)
-    is_16_bit = pixels.dtype == np.uint16
     size = header.height, header.width
-    return ImageInfo(size, _orientation(header), header.has_transparency_data, is_16_bit)
+    is_large = header.height * header.width > _LARGE
+    with _one_at_a_time if is_large else contextlib.nullcontext():
+        flags = cv2.IMREAD_REDUCED_COLOR_8 if is_jpeg else _AS_STORED
+        decode_image(encoded, str(path), flags)
+    content = len(encoded), zlib.crc32(encoded)
+    return ImageInfo(
+        size, _orientation(header), _has_alpha(header), _is_16_bit(encoded, header), content
+    )
+
+
+def _read_header(encoded: bytes, name: str | os.PathLike[str]) -> Image.Image:
+    """Opens an image without decoding it, and checks that decoding costs little."""
+    try:
+        header = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise UnusableFile(f"image is not {', '.join(_FORMATS)}", name) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnusableFile(_TOO_LARGE, name) from None
+    except Exception:  # whatever a parser of Pillow raises over a broken header
+        raise UnusableFile("image is cut short or broken", name) from None
+    if header.height * header.width > MAX_PIXELS:
+        raise UnusableFile(_TOO_LARGE, name)
+    if header.format in ("JPEG", "MPO"):
+        # Of the longest stream: metadata may hold a thumbnail, and a video may follow the image.
+        scans = max(stream.count(b"\xff\xda") for stream in encoded.split(b"\xff\xd9"))
+        if scans * header.height * header.width > _MOST_SCANNED:
+            raise UnusableFile(f"image of {scans} scans takes too long to decode", name)
+    return header
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
@@ -92,6 +138,16 @@ def _read(path: str | os.PathLike[str]) -> bytes:
     if not encoded:
         raise UnusableFile("image is empty", path)
     return encoded
+
+
+def _is_16_bit(encoded: bytes, image: Image.Image) -> bool:
+    # Pillow converts to 8 bits without a word. Byte 24 of a PNG is the bit depth.
+    bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, ())
+    return 16 in bits or (image.format == "PNG" and encoded[24] == 16)
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return "transparency" in image.info or image.mode in ("RGBA", "LA", "La", "RGBa", "PA")
 
 
 def _orientation(image: Image.Image) -> int:

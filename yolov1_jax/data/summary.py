@@ -1,5 +1,6 @@
 """The table at the start of a run: what each split holds, and what was left out or corrected."""
 
+import itertools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from yolov1_jax.data.dataset import Report, Source
+from yolov1_jax.data.dataset import Report, Source, first_of
 from yolov1_jax.yolo.grid import cell_of
 
 
@@ -21,6 +22,8 @@ class SplitSummary(NamedTuple):
     objects_per_class: dict[str, int]
     most_objects: int  # in one image
     report: Report
+    image_ids: tuple[str, ...] = ()
+    contents: tuple[tuple[int, int] | None, ...] = ()  # see `AnnotatedImages.contents`
 
 
 def summarise(
@@ -51,8 +54,9 @@ def summarise(
     small = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(axis=1) <= min_relative_area  # [A]
     used = ~annotations.difficult | train_difficult  # [A]
     cells = cell_of((boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2, grid_size)  # [A, 2]
-    cells_of_images = np.column_stack([image_index, cells])[used & ~small]
-    lost = len(cells_of_images) - len(np.unique(cells_of_images, axis=0))
+    cells_of_images = (image_index * grid_size + cells[:, 0]) * grid_size + cells[:, 1]  # [A]
+    cells_of_images = cells_of_images[used & ~small]
+    lost = len(cells_of_images) - len(np.unique(cells_of_images))
     per_image = np.diff(annotations.starts)  # [N]
     most_objects = int(per_image.max(initial=0))
     per_class = np.bincount(annotations.labels, minlength=len(annotations.class_names))  # [C]
@@ -71,11 +75,37 @@ def summarise(
         "objects left out": sum(map(len, report.skipped_objects.values())),
     }
     objects_per_class = dict(zip(annotations.class_names, per_class.tolist(), strict=True))
-    return SplitSummary(rows, objects_per_class, most_objects, report)
+    contents = getattr(source, "contents", ())
+    return SplitSummary(
+        rows, objects_per_class, most_objects, report, annotations.image_ids, contents
+    )
+
+
+def overlap_notes(
+    name: str, split: SplitSummary, other_name: str, other: SplitSummary
+) -> tuple[str, ...]:
+    """A line on images of one id in both splits, and one on those of equal files and other ids."""
+    ids = set(split.image_ids)
+    of_content = dict(zip(split.contents, split.image_ids, strict=False))
+    same = [one for one in other.image_ids if one in ids]
+    copies = [
+        f"{one} = {of_content[content]}"
+        for content, one in zip(other.contents, other.image_ids, strict=False)
+        if content is not None and content in of_content and one not in ids
+    ]
+    both = f"in both {name} and {other_name}"
+    return tuple(
+        f"{len(names):,} images are {what}: {first_of(names)}"
+        for what, names in ((both, same), (f"{both} under different names", copies))
+        if names
+    )
 
 
 def print_summary(summaries: Mapping[str, SplitSummary]) -> None:
-    """Prints the splits, given by name ("train"), side by side, then what the reports say."""
+    """Prints the splits, given by name ("train"), side by side, then what the reports say.
+
+    Images that are in two of the splits are named, too.
+    """
     console = Console()
     table = Table("", box=box.SIMPLE_HEAD)
     for split in summaries:
@@ -91,3 +121,6 @@ def print_summary(summaries: Mapping[str, SplitSummary]) -> None:
     for split, summary in summaries.items():
         for note in summary.report.notes():
             console.print(Text(f"  {split}: {note}"), soft_wrap=True)
+    for (split, summary), (name, other) in itertools.combinations(summaries.items(), 2):
+        for note in overlap_notes(split, summary, name, other):
+            console.print(Text(f"  {note}"), soft_wrap=True)

@@ -23,6 +23,7 @@ from yolov1_jax.models.resnet import STRIDE
 from yolov1_jax.models.yolov1 import YOLOv1
 from yolov1_jax.training import cpu, run_folder
 from yolov1_jax.training.checkpoint import Checkpoints, DamagedCheckpoint
+from yolov1_jax.training.compilation_cache import use_compilation_cache
 from yolov1_jax.training.optimizer import build_optimizer, build_schedule
 from yolov1_jax.training.sharding import (
     batch_sharding,
@@ -30,6 +31,7 @@ from yolov1_jax.training.sharding import (
     data_mesh,
     replicated_sharding,
     shard_batch,
+    start_devices,
 )
 from yolov1_jax.training.step import (
     TrainState,
@@ -46,6 +48,7 @@ Track = Callable[[Iterable[Any], str, int], Iterable[Any]]  # items, description
 def check(config: ConfigDict) -> None:
     """Raises UserError for mistakes that show before any data is read; starts the devices."""
     configs.check(config)
+    start_devices()
     check_batch_size(config.train.batch_size, "config.train.batch_size")
     check_batch_size(config.eval.batch_size, "config.eval.batch_size")
     head_strides(config.image_size, config.model.grid_size, STRIDE)
@@ -55,14 +58,17 @@ def open_split(config: ConfigDict, split: str, *, images_required: bool = True) 
     """Opens config.data.train or config.data.eval, by "train" or "eval".
 
     The labels of "eval" are those of "train" if the config has the class names of that source.
-    `images_required`: see `FolderSource`.
+    `images_required`: see `open_folder`.
     """
     return open_source(
         config.data.source,
         root=config.data.root,
         splits=configs.split_list(config.data[split]),
         class_names=config.model.class_names,
+        data_format=config.data.format,
+        eval_fraction=config.data.eval_fraction,
         unknown_classes=config.data.unknown_classes,
+        unannotated=config.data.unannotated,
         image_size=config.image_size,
         seed=config.seed,
         images_required=images_required,
@@ -76,6 +82,7 @@ class Length(NamedTuple):
     steps_per_epoch: float
     eval_every_steps: int
     checkpoint_every_steps: int
+    plain_from_step: int  # the first step of the last epochs, see config.train.plain_epochs
 
 
 class Setup:
@@ -95,6 +102,8 @@ class Setup:
 
     def __init__(self, config: ConfigDict, num_images: int = 1) -> None:
         """`num_images`: of the training set; only the length and the learning rate need it."""
+        start_devices()
+        use_compilation_cache()
         self.config = config
         self.model = build_model(config)
         self.length = run_length(config, num_images)
@@ -121,7 +130,14 @@ class Setup:
             out_shardings=(self.replicated, self.replicated),
             donate_argnums=0,
         )
-        self.predict_step = jit(make_predict_step(self.model, class_loss=config.loss.class_loss))
+        self.predict_step = jit(
+            make_predict_step(
+                self.model,
+                prediction=config.model.prediction,
+                xy_unit=config.loss.xy_unit,
+                class_loss=config.loss.class_loss,
+            )
+        )
 
     def abstract_state(self) -> TrainState:
         """Shapes, types and shardings of the state, without computing it."""
@@ -193,9 +209,10 @@ def restore_run(workdir: str | pathlib.Path, step: str | int = "best") -> Restor
         try:
             state, _ = checkpoints.restore(chosen, setup.abstract_state())
         except DamagedCheckpoint as error:
+            others = [other for other in steps if other != chosen]
             raise UserError(
                 f"checkpoint {chosen} in {directory} is damaged ({error}): take another --step, "
-                f"one of {steps}"
+                f"one of {others}"
             ) from error
     return RestoredRun(setup, inference_variables(state), chosen, reason)
 
@@ -229,6 +246,20 @@ def build_model(config: ConfigDict) -> YOLOv1:
     )
 
 
+def count_parameters(config: ConfigDict) -> int:
+    """Of the network; with VOC's 20 classes where they are not known yet."""
+    names = config.model.class_names or ("?",) * 20
+    variables = abstract_variables(configs.replace(config, "model.class_names", tuple(names)))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
+
+
+def abstract_variables(config: ConfigDict) -> dict[str, Any]:
+    """Shapes and dtypes of the network's variables."""
+    model = build_model(config)
+    image = jnp.zeros((1, config.image_size, config.image_size, 3), jnp.uint8)
+    return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
+
+
 def run_length(config: ConfigDict, num_images: int) -> Length:
     train = config.train
     steps_per_epoch = (config.data.get("images_per_epoch") or num_images) / train.batch_size
@@ -241,7 +272,11 @@ def run_length(config: ConfigDict, num_images: int) -> Length:
     num_steps = in_steps(train.num_steps, train.num_epochs, 1)
     eval_every = in_steps(train.eval_every_steps, train.eval_every_epochs, num_steps)
     return Length(
-        num_steps, steps_per_epoch, eval_every, train.checkpoint_every_steps or eval_every
+        num_steps,
+        steps_per_epoch,
+        eval_every,
+        train.checkpoint_every_steps or eval_every,
+        max(0, num_steps - round(train.plain_epochs * steps_per_epoch)),
     )
 
 
@@ -260,12 +295,13 @@ def _schedule(config: ConfigDict, length: Length) -> optax.Schedule:
 
 
 def _optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    names = ("weight_decay", "beta1", "beta2", "epsilon", "momentum", "clip_norm", "ema_decay")
+    of_schedule = {"name", "learning_rate", "schedule", "warmup_epochs", "decay_epochs"}
+    of_schedule |= {"decay_factor", "final_fraction"}
     return build_optimizer(
         config.optimizer.name,
         schedule,
         accumulation_steps=config.train.accumulation_steps,
-        **{name: config.optimizer[name] for name in names},
+        **{name: value for name, value in config.optimizer.items() if name not in of_schedule},
     )
 
 
@@ -277,7 +313,8 @@ def target_options(config: ConfigDict) -> dict[str, Any]:
 def loss_options(config: ConfigDict) -> dict[str, Any]:
     """Keyword arguments of `yolo_loss`."""
     targets = target_options(config)
-    return {name: value for name, value in config.loss.items() if name not in targets}
+    options = {name: value for name, value in config.loss.items() if name not in targets}
+    return {"prediction": config.model.prediction, **options}
 
 
 def select_options(config: ConfigDict) -> dict[str, Any]:

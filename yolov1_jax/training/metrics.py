@@ -118,6 +118,16 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     return rows
 
 
+def evaluations_without_improvement(rows: Iterable[Mapping[str, Any]]) -> int:
+    """How many evaluations have followed the best one by mAP, the first of equals; 0 for none.
+
+    From the rows of metrics.jsonl, so that a run that continues counts as if it had not stopped.
+    """
+    scores = [row["mAP"] for row in rows if row["split"] == "eval"]
+    scores = [-math.inf if score is None else score for score in scores]
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
+
 class MetricWriter:
     """Writes the metrics of one run and shows its progress; only in the main process.
 

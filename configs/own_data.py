@@ -1,0 +1,51 @@
+"""Your own data, a hundred to some ten thousand images, on one machine: ResNet-18 at 320 pixels.
+
+Reproduces  nothing published.
+Command     yolov1 inspect PATH          # first: what would be used
+            yolov1 train --config=own_data --config.data.root=PATH --workdir=runs/mine
+            PATH holds VOC XML, YOLO text or COCO JSON with its images: docs/data.md
+Expected    3,000 steps, whatever the number of images. Neither time nor result has been measured.
+Needs       the network once, and pip install 'yolov1_jax[hub]', for the backbone's weights.
+            Without: --config.model.pretrained=FILE with weights of a ResNet-18 in torchvision's
+            naming (docs/weights.md), or --config.model.pretrained=none for random weights, which
+            take several times as many steps to the same result.
+"""
+
+from ml_collections import ConfigDict
+
+from yolov1_jax.config import shipped_config
+
+
+def get_config() -> ConfigDict:
+    config = shipped_config("r34")
+    config.image_size = 320  # pixels, both sides
+
+    config.data.source = "folder"
+    config.data.train = ("train",)
+    config.data.eval = ("val",)  # a part of train if the data have none, see data.eval_fraction
+    config.data.num_workers = 0
+    config.data.augmentation.min_area = 64.0  # pixels^2: 8 x 8
+
+    config.model.backbone = "resnet18"
+    config.model.pretrained = "hf://timm/resnet18.tv_in1k"
+    config.model.grid_size = 10
+    config.model.head_channels = 512
+
+    config.loss.xy_unit = "cell"
+    config.loss.class_loss = "softmax"
+    config.loss.reduction = "mean"
+
+    # Steps, not epochs: a small data set is seen more often. For more than 10,000 images set
+    # --config.train.num_steps to ten epochs or more (images x epochs / 16).
+    config.train.num_steps = 3000
+    config.train.eval_every_steps = 200
+    config.train.batch_size = 16
+    config.train.accumulation_steps = 1
+    config.train.log_every_steps = 20
+
+    config.optimizer.learning_rate = 3e-4
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.schedule = "cosine"
+    config.optimizer.clip_norm = 30.0
+    config.optimizer.ema_decay = 0.99
+    return config

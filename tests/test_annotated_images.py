@@ -1,0 +1,66 @@
+"""What all readers of folders share, with a reader of the test's own."""
+
+import numpy as np
+import pytest
+from annotated_sets import truth
+from voc_tree import encode, exif, pixels
+
+from yolov1_jax.config import UserError
+from yolov1_jax.data.annotated_images import (
+    AnnotatedImages,
+    AnnotatedObject,
+    Annotation,
+    ListedImage,
+    files_below,
+)
+from yolov1_jax.data.dataset import Report
+
+
+def lower_half(size):
+    """A reader whose boxes are of the image as EXIF turns it."""
+    height, width = size
+    box = 1.0, height / 2 + 1, float(width), float(height)
+    return Annotation(size, [AnnotatedObject(1, "cat", box, False)])
+
+
+def source(tmp_path, *, orientation=1, **options):
+    (tmp_path / "a.png").write_bytes(encode(pixels(), exif=exif(orientation)))
+    image = ListedImage("a", str(tmp_path / "a.png"), "a.txt", lower_half, upright=True)
+    return AnnotatedImages([image, image], Report(), where="a", **options)
+
+
+def test_files_of_a_folder(tmp_path):
+    for path in ("b/x.png", "b/.hidden/y.png", "a.txt", "b/.y.png"):
+        (tmp_path / "data" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / path).touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/z.png").touch()
+    for link, target in {"b/c": "elsewhere", "d": "data/b", "b/up": "data"}.items():
+        (tmp_path / "data" / link).symlink_to(tmp_path / target)
+    assert files_below(tmp_path / "data") == ["a.txt", "b/c/z.png", "b/x.png"]
+    assert files_below(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize(
+    ("orientation", "box", "first_row"),
+    [
+        (1, (1, 21, 60, 40), pixels()[0]),
+        (3, (1, 21, 60, 40), pixels()[-1, ::-1]),
+        (6, (1, 31, 40, 60), pixels()[::-1, 0]),
+    ],
+)
+def test_boxes_of_the_image_as_it_is_shown(tmp_path, orientation, box, first_row):
+    found = source(tmp_path, orientation=orientation)
+    assert len(found) == 1  # the second is the same
+    assert ["a"] in found.annotations().report.corrected.values()
+    np.testing.assert_equal(found.annotations()[0], truth((box, 0, False)))
+    np.testing.assert_array_equal(found[0].image[0], first_row)
+
+
+def test_classes_that_the_data_set_states(tmp_path):
+    found = source(tmp_path, file_classes=["dog", "cat"])
+    assert found.class_names == ("dog", "cat")
+    assert found.annotations().labels.tolist() == [1]
+    assert source(tmp_path, class_names=["cat"], file_classes=["dog"]).class_names == ("cat",)
+    with pytest.raises(UserError, match="nearest: 'cot'"):
+        source(tmp_path, file_classes=["dog", "cot"])

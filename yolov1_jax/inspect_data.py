@@ -1,0 +1,135 @@
+"""Shows what training would use of a folder, before training.
+
+    yolov1 inspect PATH [--format=auto|voc|yolo|coco] [--splits=train,val] [--output=page.jpg]
+
+PATH holds images with VOC XML, YOLO text or COCO JSON: docs/data.md. Printed are what was found
+out, for each split its images, objects and classes, what is left out or corrected and why, sizes,
+and how many objects share a cell with another at S = 7 and S = 14. Images with their boxes and the
+grid are drawn into --output, by default inspect.jpg.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from absl import flags
+from PIL import Image
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from yolov1_jax import command_line
+from yolov1_jax.config import UserError, local_path, split_list
+from yolov1_jax.data.annotated_images import AnnotatedImages
+from yolov1_jax.data.dataset import GroundTruth
+from yolov1_jax.data.source import FORMATS, open_folder, splits_of_folder
+from yolov1_jax.data.summary import SplitSummary, print_summary, summarise
+from yolov1_jax.visualization.draw import draw_grid
+
+FLAGS = flags.FlagValues()
+_FORMAT = flags.DEFINE_enum("format", "auto", FORMATS, "of the annotations", flag_values=FLAGS)
+_SPLITS = flags.DEFINE_list("splits", None, "instead of all that there are", flag_values=FLAGS)
+_OUTPUT = flags.DEFINE_string("output", "inspect.jpg", "picture, or folder", flag_values=FLAGS)
+_EVAL_FRACTION = flags.DEFINE_float(
+    "eval_fraction", 0.2, "as config.data.eval_fraction", 0.001, 0.999, flag_values=FLAGS
+)
+_GRID_SIZE = flags.DEFINE_integer(
+    "grid_size", 7, "S of the grid that is drawn", 1, 100, flag_values=FLAGS
+)
+
+_TILES, _COLUMNS, _TILE_SIDE = 12, 3, 480  # pixels
+
+
+def run(paths: list[str]) -> None:
+    if len(paths) != 1:
+        raise UserError(f"expected the path of a folder of data, found {len(paths)} paths")
+    root = local_path(paths[0])
+    splits = split_list(tuple(_SPLITS.value or ())) or splits_of_folder(root, _FORMAT.value)
+    sources = {
+        split: open_folder(
+            root, [split], data_format=_FORMAT.value, eval_fraction=_EVAL_FRACTION.value
+        )
+        for split in splits
+    }
+    summaries = {split: _summary(source) for split, source in sources.items()}
+    first, *others = sources.items()
+    print(f"{root}: {first[1].annotations().report.found or 'VOC XML'}")
+    for summary in summaries.values():
+        summary.report.found = ""  # said once is enough
+    print_summary(summaries)
+    for split, source in others:
+        if unknown := sorted(set(source.class_names) - set(first[1].class_names)):
+            print(f"  {split} has classes that {first[0]} lacks: {', '.join(unknown)}")
+    Console().print(_sizes(sources))
+    output = local_path(_OUTPUT.value)
+    if output.is_dir() or not output.suffix:
+        output = output / "inspect.jpg"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _page(first[1], _GRID_SIZE.value).save(output, quality=85)
+    print(f"images of {first[0]}, the grid of S = {_GRID_SIZE.value}: {output}")
+
+
+def _summary(source: AnnotatedImages) -> SplitSummary:
+    """That of S = 7, with the collisions at S = 14 behind its own."""
+    summary, finer = summarise(source, 7), summarise(source, 14)
+    rows: dict[str, int | str] = {}
+    for title, count in summary.rows.items():
+        rows[title] = count
+        if title.strip() == "as a share":
+            rows |= {title: count for title, count in finer.rows.items() if "14x14" in title}
+    return summary._replace(rows=rows)
+
+
+def _sizes(sources: dict[str, AnnotatedImages]) -> Table:
+    """Quantiles of the sides of images and boxes; of the last, roots of the areas."""
+    table = Table("", "", box=box.SIMPLE_HEAD)
+    for title in ("smallest", "5 %", "median", "95 %", "largest"):
+        table.add_column(title, justify="right")
+    for split, source in sources.items():
+        annotations = source.annotations()
+        sizes = annotations.sizes.astype(float)  # [N, 2]
+        corners = annotations.boxes_xyxy
+        boxes = corners[:, :1:-1] - corners[:, 1::-1]  # [A, 2] height, width
+        relative = np.sqrt((boxes / sizes[annotations.image_index]).prod(axis=1))  # [A]
+        rows = {
+            "image width": sizes[:, 1],
+            "image height": sizes[:, 0],
+            "box width": boxes[:, 1],
+            "box height": boxes[:, 0],
+            "box side, % of image": 100 * relative,
+        }
+        for number, (title, values) in enumerate(rows.items()):
+            quantiles = np.quantile(values, (0, 0.05, 0.5, 0.95, 1)) if len(values) else ()
+            cells = (f"{value:,.0f}" for value in quantiles)
+            table.add_row("" if number else split, title, *cells)
+    return table
+
+
+def _page(source: AnnotatedImages, grid_size: int) -> Image.Image:
+    """Images spread over the source, with their objects and the grid."""
+    shown = np.unique(np.linspace(0, len(source) - 1, _TILES).round().astype(int)).tolist()
+    tiles = []
+    for i in shown:
+        record = source[i]
+        image = Image.fromarray(record.image)
+        image.thumbnail((2 * _TILE_SIDE, 2 * _TILE_SIDE))  # of a large one, lines would be thin
+        scale = np.tile(np.divide(image.size, record.image.shape[1::-1]), 2)
+        truth = GroundTruth(record.boxes_xyxy * scale, record.labels, record.difficult)
+        drawn = draw_grid(np.asarray(image), truth, source.class_names, grid_size)
+        tiles.append(Image.fromarray(np.asarray(drawn)))
+        tiles[-1].thumbnail((_TILE_SIDE, _TILE_SIDE))
+    rows = [tiles[i : i + _COLUMNS] for i in range(0, len(tiles), _COLUMNS)]
+    heights = [max(tile.height for tile in row) + 6 for row in rows]
+    page = Image.new("RGB", (_COLUMNS * (_TILE_SIDE + 6), sum(heights)), "white")
+    for number, row in enumerate(rows):
+        for column, tile in enumerate(row):
+            page.paste(tile, (column * (_TILE_SIDE + 6), sum(heights[:number])))
+    return page
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return command_line.run(run, FLAGS, argv, usage=__doc__, takes_arguments=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
