@@ -5,15 +5,14 @@ import pytest
 from annotated_sets import truth
 from voc_tree import encode, exif, pixels
 
-from yolov1_jax.config import UserError
 from yolov1_jax.data.annotated_images import (
     AnnotatedImages,
     AnnotatedObject,
     Annotation,
     ListedImage,
-    files_below,
 )
 from yolov1_jax.data.dataset import Report
+from yolov1_jax.data.own_folder import files_below
 
 
 def lower_half(size):
@@ -25,7 +24,7 @@ def lower_half(size):
 
 def source(tmp_path, *, orientation=1, **options):
     (tmp_path / "a.png").write_bytes(encode(pixels(), exif=exif(orientation)))
-    image = ListedImage("a", str(tmp_path / "a.png"), "a.txt", lower_half, upright=True)
+    image = ListedImage("a", str(tmp_path / "a.png"), lower_half, upright=True)
     return AnnotatedImages([image, image], Report(), where="a", **options)
 
 
@@ -55,12 +54,3 @@ def test_boxes_of_the_image_as_it_is_shown(tmp_path, orientation, box, first_row
     assert ["a"] in found.annotations().report.corrected.values()
     np.testing.assert_equal(found.annotations()[0], truth((box, 0, False)))
     np.testing.assert_array_equal(found[0].image[0], first_row)
-
-
-def test_classes_that_the_data_set_states(tmp_path):
-    found = source(tmp_path, file_classes=["dog", "cat"])
-    assert found.class_names == ("dog", "cat")
-    assert found.annotations().labels.tolist() == [1]
-    assert source(tmp_path, class_names=["cat"], file_classes=["dog"]).class_names == ("cat",)
-    with pytest.raises(UserError, match="nearest: 'cot'"):
-        source(tmp_path, file_classes=["dog", "cot"])

@@ -70,7 +70,7 @@ def test_what_cannot_be_used_is_said(tree):
     annotations, notes = opened(tree)
     assert annotations.boxes_xyxy.tolist() == [[0, 0, 7, 8]]
     for note in (
-        "no image of that id: a.json annotation 1",
+        "1 objects left out, no image of that id: a.json annotation 1",
         "without a class name: a object 2",
         "not a number: a object 3 (cat), a object 4 (cat)",
         "clipped to the image: a object 5",
@@ -111,6 +111,16 @@ def test_splits(tree, train, val):
     tree.write(val, json.dumps({**CONTENT, "images": [second]}))
     assert opened(tree, "train")[0].image_ids == ("a",)
     assert opened(tree, "val")[0].image_ids == ("b",)
+
+
+def test_equal_names_in_two_splits(tree):
+    """The JSON of a split has the images of its folder."""
+    for number, split in enumerate(("train", "val"), start=1):
+        tree.write(f"images/{split}/a.png", encode(pixels() // number))
+        content = {**CONTENT, "images": CONTENT["images"][:1]}
+        tree.write(f"annotations/instances_{split}.json", json.dumps(content))
+    train, val = (open_folder(tree.root, [split]) for split in ("train", "val"))
+    assert (train[0].image.max(), val[0].image.max()) == (250, 125)
 
 
 def test_instances_are_taken_of_several_files_on_the_same_images(tree):

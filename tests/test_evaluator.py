@@ -135,7 +135,7 @@ def test_protocols_do_not_depend_on_each_other_or_on_the_batches():
 def test_summary():
     truths = [truth((BOX, 0, False)), truth((BOX, 0, True)), truth((BOX, 1, False))]
     annotations = images_of(truths=truths, class_names=NAMES)
-    annotations.report.skip("image is empty", "d")
+    annotations.report.skipped["image is empty"].append("d")
     detections = [found((BOX, 0.5, 0)), found((BOX, 0.5, 0)), found()]
     result = evaluate_detections(detections, annotations, protocol="voc10")
     summary = result.summary(source="folder", splits=["a:b"], step=12)

@@ -78,10 +78,10 @@ def test_what_was_left_out_is_said_and_names_are_shown_as_they_are(capsys, monke
     names = ("[bold]cat[/bold]", "[/]", *(f"traffic-light kind {i}" for i in range(40)))
     source = Boxes([(50, 50)], class_names=names)
     path = "own/[red]" + "long" * 40
-    source.table.report.skip("image is empty", "own/x" * 10**5)
-    source.table.report.skip("image is empty", path)
+    source.table.report.skipped["image is empty"].append("own/x" * 10**5)
+    source.table.report.skipped["image is empty"].append(path)
     for i in range(1005):
-        source.table.report.correct("box clipped", f"own/{i}")
+        source.table.report.corrected["box clipped"].append(f"own/{i}")
     print_summary({"[b]train": summarise(source, 7), "eval": summarise(source, 7)})
     text = capsys.readouterr().out
     assert "[b]train: 2 images left out, image is empty: own/xown/x" in text

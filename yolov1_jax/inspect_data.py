@@ -70,14 +70,10 @@ def run(paths: list[str]) -> None:
 
 
 def _summary(source: AnnotatedImages) -> SplitSummary:
-    """That of S = 7, with the collisions at S = 14 behind its own."""
+    """That of S = 7, with the collisions at S = 14 as the last row."""
     summary, finer = summarise(source, 7), summarise(source, 14)
-    rows: dict[str, int | str] = {}
-    for title, count in summary.rows.items():
-        rows[title] = count
-        if title.strip() == "as a share":
-            rows |= {title: count for title, count in finer.rows.items() if "14x14" in title}
-    return summary._replace(rows=rows)
+    rows = {title: count for title, count in finer.rows.items() if "14x14" in title}
+    return summary._replace(rows={**summary.rows, **rows})
 
 
 def _sizes(sources: dict[str, AnnotatedImages]) -> Table:

@@ -1,16 +1,15 @@
 """Images with annotations on disk, whatever their format: what all readers of folders share.
 
-A reader (`voc_folder.py` and others) only lists the images, each with a function that reads its
-annotation. All files are read and checked once, when the source is built. What cannot be used is
-left out then, so that an index stays the same image whatever happens to the files.
+A reader (`voc_folder`, `yolo_txt`, `coco_json`) only lists the images, each with a function that
+reads its annotation. All files are read and checked once, when the source is built. What cannot be
+used is left out then, so that an index stays the same image whatever happens to the files.
 """
 
 import concurrent.futures
 import dataclasses
-import difflib
+import functools
 import math
 import os
-import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -29,7 +28,6 @@ from yolov1_jax.data.dataset import (
 from yolov1_jax.data.images import ImageInfo, check_image, read_image
 
 _SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations under which height and width change places
-_LONGEST_CLASS_NAME = 200  # characters; longer ones come from damaged files
 
 
 class AnnotatedObject(NamedTuple):
@@ -39,7 +37,7 @@ class AnnotatedObject(NamedTuple):
     class_name: str  # "" where missing
     # VOC's pixel numbers: the first pixel is 1, the last one belongs to the box; NaN where missing
     box_xyxy: tuple[float, ...]
-    difficult: bool | None  # None where neither 0 nor 1
+    difficult: bool
 
 
 class Annotation(NamedTuple):
@@ -55,9 +53,10 @@ class ListedImage(NamedTuple):
 
     image_id: str  # "VOC2012/2008_000008"
     path: str  # absolute; it need not exist
-    annotation_path: str  # for messages
-    # (height, width) of the image, None if it is not there -> its annotation. Raises UnusableFile.
-    read: Callable[[tuple[int, int] | None], Annotation]
+    # (height, width) of the image, None if it is not there -> its annotation, None if it has none.
+    # Raises UnusableFile.
+    read: Callable[[tuple[int, int] | None], Annotation | None]
+    notes: tuple[str, ...] = ()  # corrections for the report
     # Whether boxes refer to the image as its EXIF orientation turns it, whatever the size in the
     # annotation; `read` is given the size of that image.
     upright: bool = False
@@ -73,38 +72,36 @@ class AnnotatedImages:
         report: Report,
         class_names: Sequence[str] | None = None,
         *,
-        file_classes: Sequence[str] | None = None,
         category_ids: Mapping[str, int] | None = None,
         unknown_classes: str = "refuse",
+        unannotated: str = "skip",
         images_required: bool = True,
         where: str,
     ) -> None:
         """Reads all annotations and checks all images.
 
         Args:
-          images: in the order of the data set.
+          images: in the order of the data set; of those with the same id, the first is used.
           report: what the reader noted while it listed the images; more is added.
-          class_names: index = label, as the user gives them; None for those of the data set.
-          file_classes: the names that the data set states, in its order; None: sorted names of the
-            objects.
-          category_ids: of each class, its number in the COCO JSON.
+          class_names: index = label; None: the sorted names of the objects.
+          category_ids: the number of each class in the COCO JSON.
           unknown_classes: "refuse" objects of other classes, or "skip" them.
+          unannotated: "skip" images without an annotation, or take them as "background".
           images_required: False also takes annotations without an image, to evaluate detections.
           where: the data, for messages: "own:train of /data".
 
         Raises:
           UserError: no usable image, or an unknown class.
         """
-        used = _read_images(images, report, images_required)
+        used = _read_images(images, report, images_required, unannotated == "background")
         if not used:
             raise UserError(
                 f"expected usable images in {where}, found none: "
                 + ("; ".join(report.notes()) or "the lists are empty")
             )
-        given = file_classes if class_names is None else class_names
-        self.class_names = _class_names(given, used, unknown_classes)
+        self.class_names = _class_names(class_names, used, unknown_classes)
         labels = {name: label for label, name in enumerate(self.class_names)}
-        #: Of each image, what tells its file from others: length and checksum; None: no file.
+        #: The length and the checksum of each image's file; None where there is no file.
         self.contents = tuple(one.info.content for one in used)
         self.paths = tuple(one.listed.path for one in used)
         self._upright = [one.upright for one in used]
@@ -149,23 +146,6 @@ class AnnotatedImages:
         return Annotations.build(self.class_names, ids, sizes, objects, table.report)
 
 
-def files_below(folder: str | os.PathLike[str]) -> list[str]:
-    """Sorted paths of all files below a folder, relative to it, with "/" between their parts.
-
-    Hidden files and folders are left out. Links are followed, each folder is listed once.
-    """
-    found: list[str] = []
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = sorted(one for one in folders if not one.startswith(".") and real not in seen)
-        if real not in seen:
-            seen.add(real)
-            below = pathlib.Path(os.path.relpath(place, folder))
-            found += [(below / name).as_posix() for name in names if not name.startswith(".")]
-    return sorted(found)
-
-
 class _UsedImage(NamedTuple):
     listed: ListedImage
     info: ImageInfo
@@ -174,43 +154,55 @@ class _UsedImage(NamedTuple):
     objects: list[AnnotatedObject]  # the usable ones
 
 
-def _read_images(images: Sequence[ListedImage], report: Report, required: bool) -> list[_UsedImage]:
+def _read_images(
+    images: Sequence[ListedImage], report: Report, required: bool, background: bool
+) -> list[_UsedImage]:
     """The usable ones of several images, in order."""
-
-    def read(image: ListedImage) -> tuple[ImageInfo, Annotation] | UnusableFile:
-        try:
-            return _read_one(image, required)
-        except UnusableFile as error:
-            return error
-
     listed: dict[str, ListedImage] = {}
     for image in images:
         if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", image.image_id):
-            report.skip("file name has control characters or is no UTF-8", ascii(image.image_id))
+            reason = "file name has control characters or is no UTF-8"
+            report.skipped[reason].append(ascii(image.image_id))
         elif image.image_id in listed:
-            report.correct("listed more than once, used once", image.image_id)
+            report.corrected["listed more than once, used once"].append(image.image_id)
         else:
             listed[image.image_id] = image
+    read = functools.partial(_read, required=required, background=background)
     used = []
     with concurrent.futures.ThreadPoolExecutor(8) as pool:  # a slow disk is waited for
         for image, found in zip(listed.values(), pool.map(read, listed.values()), strict=True):
             if isinstance(found, UnusableFile):
-                report.skip(found.reason, image.image_id)
+                report.skipped[found.reason].append(image.image_id)
             else:
                 used.append(_settle(image, *found, report))
     return used
 
 
-def _read_one(image: ListedImage, required: bool) -> tuple[ImageInfo, Annotation]:
-    if required or os.path.exists(image.path):
-        info = check_image(image.path)
-        turned = image.upright and info.orientation in _SWAPS_SIDES
-        return info, image.read(info.size[::-1] if turned else info.size)
-    annotation = image.read(None)
-    height, width = annotation.size
-    if not (1 <= height < 2**31 and 1 <= width < 2**31):
-        raise UnusableFile("image is missing, and its size in the annotation", image.path)
-    return ImageInfo((int(height), int(width))), annotation
+def _read(
+    image: ListedImage, *, required: bool, background: bool
+) -> tuple[ImageInfo, Annotation] | UnusableFile:
+    info = None
+    try:
+        if required or os.path.exists(image.path):
+            info = check_image(image.path)
+        annotation = image.read(info and _size(info, image.upright))
+    except UnusableFile as error:
+        return error
+    if annotation is None:
+        if info is None or not background:
+            return UnusableFile("annotation is missing", image.path)
+        annotation = Annotation(info.size, [], ("without annotation, taken as background",))
+    if info is None:
+        height, width = annotation.size
+        if not (1 <= height < 2**31 and 1 <= width < 2**31):
+            return UnusableFile("image is missing, and its size in the annotation", image.path)
+        info = ImageInfo((int(height), int(width)))
+    return info, annotation
+
+
+def _size(info: ImageInfo, upright: bool) -> tuple[int, int]:
+    """Height and width of an image, turned as its EXIF orientation asks or as stored."""
+    return info.size[::-1] if upright and info.orientation in _SWAPS_SIDES else info.size
 
 
 def _settle(
@@ -218,34 +210,31 @@ def _settle(
 ) -> _UsedImage:
     """Settles which pixels and which objects are used; `report` notes the rest."""
     upright, correction = _turn(annotation, info, image.upright)
-    for note, applies in (
-        ("transparency dropped", info.has_alpha),
-        ("16-bit image, high 8 bits used", info.is_16_bit),
-        (correction, correction),
-        *((note, True) for note in annotation.notes),
-    ):
-        if note and applies:
-            report.correct(note, image.image_id)
-    swapped = upright and info.orientation in _SWAPS_SIDES
-    height, width = size = info.size[::-1] if swapped else info.size
-    objects = []
-    seen: set[tuple[object, ...]] = set()
+    notes = [
+        "transparency dropped" if info.has_alpha else None,
+        "16-bit image, high 8 bits used" if info.is_16_bit else None,
+        correction,
+        *image.notes,
+        *annotation.notes,
+    ]
+    for note in filter(None, notes):
+        report.corrected[note].append(image.image_id)
+    height, width = size = _size(info, upright)
+    objects: dict[tuple[object, ...], AnnotatedObject] = {}
     for item in annotation.objects:
         if reason := _problem(item, height, width):
-            report.skip_object(reason, _name(image, item))
+            report.skipped_objects[reason].append(_name(image, item))
             continue
-        if (item.class_name, item.box_xyxy) in seen:
-            report.correct("repeated object (same class and box), used once", _name(image, item))
+        if (item.class_name, item.box_xyxy) in objects:
+            reason = "repeated object (same class and box), used once"
+            report.corrected[reason].append(_name(image, item))
             continue
-        seen.add((item.class_name, item.box_xyxy))
         left, top, right, bottom = item.box_xyxy
         inside = max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
         if inside != item.box_xyxy:
-            report.correct("box clipped to the image", _name(image, item))
-        if item.difficult is None:
-            report.correct("difficult is neither 0 nor 1, taken as 0", _name(image, item))
-        objects.append(item._replace(box_xyxy=inside))
-    return _UsedImage(image, info, size, upright, objects)
+            report.corrected["box clipped to the image"].append(_name(image, item))
+        objects[item.class_name, item.box_xyxy] = item._replace(box_xyxy=inside)
+    return _UsedImage(image, info, size, upright, list(objects.values()))
 
 
 def _turn(annotation: Annotation, info: ImageInfo, upright: bool) -> tuple[bool, str | None]:
@@ -256,16 +245,12 @@ def _turn(annotation: Annotation, info: ImageInfo, upright: bool) -> tuple[bool,
     swapped, and the image is turned to match. Any other difference of size leaves the boxes as
     they are.
     """
-    applied = "EXIF rotation applied, as in the annotation"
-    if upright:
-        return True, applied if info.orientation != 1 else None
-    if info.orientation in _SWAPS_SIDES and annotation.size == info.size[::-1] != info.size:
-        return True, applied
+    is_turned = info.orientation != 1
+    if upright or info.size != annotation.size == _size(info, True):
+        return True, "EXIF rotation applied, as in the annotation" if is_turned else None
     if annotation.size != info.size:
         return False, "size missing or wrong in the annotation, image's own used"
-    if info.orientation != 1:
-        return False, "EXIF orientation ignored, as in the annotation"
-    return False, None
+    return False, "EXIF orientation ignored, as in the annotation" if is_turned else None
 
 
 def _problem(item: AnnotatedObject, height: int, width: int) -> str | None:
@@ -273,8 +258,6 @@ def _problem(item: AnnotatedObject, height: int, width: int) -> str | None:
     left, top, right, bottom = item.box_xyxy
     if not item.class_name:
         return "object without a class name"
-    if len(item.class_name) > _LONGEST_CLASS_NAME:
-        return f"class name of more than {_LONGEST_CLASS_NAME} characters"
     if not all(map(math.isfinite, item.box_xyxy)):
         return "box is missing or not a number"
     if right <= left or bottom <= top:
@@ -292,23 +275,20 @@ def _class_names(
     given: Sequence[str] | None, images: Sequence[_UsedImage], unknown_classes: str
 ) -> tuple[str, ...]:
     """The given names, or the sorted names of all objects' classes."""
-    files: dict[str, str] = {}  # the first annotation of each class
+    first: dict[str, str] = {}  # of each class the first image
     for image in images:
         for item in image.objects:
-            files.setdefault(item.class_name, image.listed.annotation_path)
-    names = tuple(sorted(files) if given is None else given)
+            first.setdefault(item.class_name, image.listed.image_id)
+    names = tuple(sorted(first) if given is None else given)
     if not names or len(set(names)) < len(names):
         found = shortened(", ".join(names)) or "none, and no object to collect them from"
         raise UserError(f"expected each class once in model.class_names, found {found}")
-    known = set(names)
-    unknown = [name for name in files if name not in known]
+    unknown = sorted(first.keys() - set(names))
     if unknown and unknown_classes == "refuse":
-        by_lower = {name.lower(): name for name in names}  # the case is a likely mistake
-        nearest = difflib.get_close_matches(unknown[0].lower(), by_lower, n=1, cutoff=0.0)[0]
         raise UserError(
-            f"{files[unknown[0]]}: expected classes of model.class_names, found {unknown[0]!r}"
-            f" (nearest: {by_lower[nearest]!r}; unknown in all: {shortened(', '.join(unknown))});"
-            ' correct either, or leave such objects out with data.unknown_classes="skip"'
+            f"{first[unknown[0]]}: expected the classes {shortened(', '.join(names))}, found"
+            f" {shortened(', '.join(unknown))}; correct either model.class_names or the"
+            ' annotations, or leave such objects out with data.unknown_classes="skip"'
         )
     return names
 
@@ -319,9 +299,9 @@ def _ground_truth(image: _UsedImage, labels: Mapping[str, int], report: Report) 
         if item.class_name in labels:
             known.append(item)
         else:
-            report.skip_object("class is not in class_names", _name(image.listed, item))
+            report.skipped_objects["class is not in class_names"].append(_name(image.listed, item))
     return GroundTruth(
         np.array([item.box_xyxy for item in known], np.float64).reshape(-1, 4),
         np.array([labels[item.class_name] for item in known], np.int32),
-        np.array([item.difficult for item in known], bool),  # None is taken as False
+        np.array([item.difficult for item in known], bool),
     )

@@ -22,7 +22,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ from yolov1_jax.config import UserError
 from yolov1_jax.data.annotated_images import AnnotatedObject, Annotation, ListedImage
 from yolov1_jax.data.dataset import Annotations, Report, shortened
 from yolov1_jax.data.own_folder import (
+    IMAGES,
     Found,
     Lookup,
     Split,
@@ -42,41 +43,25 @@ from yolov1_jax.data.own_folder import (
 )
 
 
-class CocoObject(NamedTuple):
-    """A row of "annotations", usable or not."""
-
-    number: int  # 1 for the first of the file
-    image: int | None  # place in `CocoFile.images`; None: there is no such image
-    label: int | None  # place in `CocoFile.class_names`; None: there is no such category
-    box_xyxy: tuple[float, ...]  # 4 pixels as VOC numbers them; NaN where missing or no number
-    is_crowd: bool
-    area: float
-
-
 class CocoFile(NamedTuple):
-    """The content of an annotations JSON."""
+    """The content of an annotations JSON, in its order."""
 
     images: list[dict[str, Any]]  # with "id"
-    image_numbers: tuple[int, ...]
-    class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    parents: frozenset[str]  # "supercategory" of any other category
-    objects: list[CocoObject]  # in the order of the file
+    classes: dict[Any, str]  # by the ids of the categories
+    parents: set[str]  # "supercategory" of any other category
+    objects: list[AnnotatedObject]  # the class is "" if there is no such category
+    image_index: list[int | None]  # of each object, the place in `images`; None: not there
+    areas: list[float]  # of each object
 
 
 def read_json(path: str | os.PathLike[str], what: str) -> Any:
-    """Reads a JSON file; half of a surrogate pair in a text, which no encoding has, becomes "?".
+    """Reads a JSON file.
 
     Raises:
       UserError: it is none. The message says that `what` was expected.
     """
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
-        content = json.loads(text)
-        if re.search(r"\\u[dD][89a-fA-F]", text):
-            text = json.dumps(content, ensure_ascii=False)
-            content = json.loads(text.encode(errors="replace"))
-        return content
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"expected {what} in {path}, found: {shortened(str(error))}") from None
 
@@ -99,34 +84,34 @@ def read_coco(path: str | os.PathLike[str]) -> CocoFile:
     try:
         images, categories, rows = (content[key] for key in ("images", "categories", "annotations"))
         places = {image["id"]: index for index, image in enumerate(images)}
-        labels = {category["id"]: index for index, category in enumerate(categories)}
-        names = tuple(class_name(category["name"]) for category in categories)
+        classes = {one["id"]: class_name(one["name"]) for one in categories}
         pairs = ((one.get("supercategory"), one["name"]) for one in categories)
-        parents = frozenset(str(parent) for parent, name in pairs if parent != name)
-        objects = [_object(number, row, places, labels) for number, row in enumerate(rows, 1)]
+        parents = {str(parent) for parent, name in pairs if parent != name}
+        objects, areas = [], []
+        for number, row in enumerate(rows, start=1):
+            box, area = _box_and_area(row)
+            name = classes.get(row.get("category_id"), "")
+            is_crowd = row.get("iscrowd") not in (None, 0)
+            objects.append(AnnotatedObject(number, name, box, is_crowd))
+            areas.append(area)
+        image_index = [places.get(row.get("image_id")) for row in rows]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"expected images, categories and annotations as COCO has them in {path}, found "
             f"{type(error).__name__}: {shortened(str(error))}; correct the program that wrote it"
         ) from None
-    for what, ids, given in (("image", places, images), ("category", labels, categories)):
-        if len(ids) < len(given):
-            raise UserError(f"expected an id of its own for each {what} in {path}, found one twice")
-    return CocoFile(images, tuple(places), names, tuple(labels), parents, objects)
+    if len(places) < len(images) or len(classes) < len(categories):
+        raise UserError(f"expected an id of its own for each image and category in {path}")
+    return CocoFile(images, classes, parents, objects, image_index, areas)
 
 
-def _object(
-    number: int, row: dict[str, Any], places: dict[Any, int], labels: dict[Any, int]
-) -> CocoObject:
+def _box_and_area(row: dict[str, Any]) -> tuple[tuple[float, ...], float]:
+    """The box in VOC's pixel numbers; NaN where it is missing or no numbers."""
     try:
         x, y, width, height = finite_numbers(row["bbox"], 4)
-        area = float(row.get("area", width * height))
-        box = x + 1, y + 1, x + width, y + height
+        return (x + 1, y + 1, x + width, y + height), float(row.get("area", width * height))
     except (KeyError, TypeError, ValueError, OverflowError):
-        area, box = math.nan, (math.nan,) * 4
-    is_crowd = row.get("iscrowd") not in (None, 0)
-    image, label = places.get(row.get("image_id")), labels.get(row.get("category_id"))
-    return CocoObject(number, image, label, box, is_crowd, area)
+        return (math.nan,) * 4, math.nan
 
 
 def read_coco_annotations(path: str | os.PathLike[str]) -> Annotations:
@@ -139,30 +124,34 @@ def read_coco_annotations(path: str | os.PathLike[str]) -> Annotations:
       UserError: it is no such file, or one of its objects is of no image or class, or has no box.
     """
     file = read_coco(path)
-    for one in file.objects:
-        if one.image is None or one.label is None or not math.isfinite(sum(one.box_xyxy)):
+    names = tuple(file.classes.values())
+    labels = {name: label for label, name in enumerate(names)}
+    if len(labels) < len(names):
+        raise UserError(
+            f"expected each category once in {path}, found {shortened(', '.join(names))}"
+        )
+    rows = zip(file.image_index, file.objects, file.areas, strict=True)
+    objects: list[tuple[int, AnnotatedObject, float]] = []
+    for image, item, area in rows:
+        if image is None or not item.class_name or not math.isfinite(sum(item.box_xyxy)):
             raise UserError(
                 f"expected image_id, category_id and bbox as COCO has them in {path}, annotation "
-                f"{one.number}, found an unknown id or no four numbers; correct the program that "
+                f"{item.number}, found an unknown id or no four numbers; correct the program that "
                 "wrote it"
             )
-    if len(set(file.class_names)) < len(file.class_names):
-        names = shortened(", ".join(file.class_names))
-        raise UserError(f"expected each category once in {path}, found {names}")
-    # By image; the order in the file stays within one.
-    objects = sorted(file.objects, key=lambda one: one.image or 0)
-    image_index = [one.image or 0 for one in objects]
+        objects.append((image, item, area))
+    objects.sort(key=lambda one: one[0])  # the order in the file stays within an image
     return Annotations(
-        class_names=file.class_names,
-        image_ids=tuple(str(image.get("file_name", image["id"])) for image in file.images),
+        class_names=names,
+        image_ids=tuple(map(_file_name, file.images)),
         sizes=np.array([_size(image) for image in file.images], np.int32).reshape(-1, 2),
-        starts=np.searchsorted(image_index, np.arange(len(file.images) + 1)),
-        boxes_xyxy=np.array([one.box_xyxy for one in objects], np.float64).reshape(-1, 4),
-        labels=np.array([one.label for one in objects], np.int32),
-        difficult=np.array([one.is_crowd for one in objects], bool),
-        image_numbers=file.image_numbers,
-        category_ids=file.category_ids,
-        areas=np.array([one.area for one in objects], np.float64),
+        starts=np.searchsorted([one[0] for one in objects], np.arange(len(file.images) + 1)),
+        boxes_xyxy=np.array([item.box_xyxy for _, item, _ in objects], np.float64).reshape(-1, 4),
+        labels=np.array([labels[item.class_name] for _, item, _ in objects], np.int32),
+        difficult=np.array([item.difficult for _, item, _ in objects], bool),
+        image_numbers=tuple(image["id"] for image in file.images),
+        category_ids=tuple(file.classes),
+        areas=np.array([area for *_, area in objects], np.float64),
     )
 
 
@@ -187,12 +176,26 @@ def find(root: str, files: Sequence[str]) -> Found | None:
         words = re.split(r"[^a-z0-9]+", os.path.splitext(path.rsplit("/", 1)[-1])[0].lower())
         named = next(filter(None, map(split_of_name, words)), "")
         parts.setdefault(named or split_of(path), []).append(path)
-    lookup = Lookup(file for file in files if has_extension(file))
-    splits = {
-        split: functools.partial(_read_split, root, part, lookup) for split, part in parts.items()
-    }
-    why = ", ".join(path for part in parts.values() for path in part)
-    return Found("COCO JSON", shortened(why), splits)
+    lookup = Lookup(file for file in files if has_extension(file, IMAGES))
+    report = Report()
+
+    @functools.cache  # two splits may be parts of one
+    def read_split(split: str) -> Split:
+        images, category_ids = list[ListedImage](), dict[str, int]()
+        for path in parts[split]:
+            file = read_coco(os.path.join(root, path))
+            images += _images(file, root, path, split, lookup, report)
+            used = {item.class_name for item in file.objects}
+            for number, name in file.classes.items():
+                # Roboflow's first category has no objects: it is the parent of all others.
+                if name in used or name not in file.parents:
+                    category_ids.setdefault(name, number)
+        are_numbers = all(isinstance(one, int) for one in category_ids.values())
+        return Split(images, tuple(category_ids), category_ids if are_numbers else None)
+
+    why = shortened(", ".join(path for part in parts.values() for path in part))
+    splits = {split: functools.partial(read_split, split) for split in parts}
+    return Found("COCO JSON", why, splits, report)
 
 
 def _is_coco(root: str, file: str) -> bool:
@@ -200,43 +203,30 @@ def _is_coco(root: str, file: str) -> bool:
     return all(f'"{key}"'.encode() in content for key in ("images", "categories", "annotations"))
 
 
-def _read_split(root: str, paths: Sequence[str], lookup: Lookup, report: Report) -> Split:
-    """The images of one or several JSONs, and their classes."""
-    listed, category_ids = [], dict[str, int]()
-    for path in paths:
-        json_path = os.path.join(root, path)
-        file = read_coco(json_path)
-        used = collections.Counter(one.label for one in file.objects)
-        # Roboflow's first category has no objects: it is the parent of all others.
-        for label, (name, number) in enumerate(
-            zip(file.class_names, file.category_ids, strict=True)
-        ):
-            if used[label] or name not in file.parents:
-                category_ids.setdefault(name, number)
-        objects: dict[int, list[AnnotatedObject]] = collections.defaultdict(list)
-        for one in file.objects:
-            if one.image is None:
-                report.skip_object("no image of that id", f"{path} annotation {one.number}")
-                continue
-            name = "" if one.label is None else file.class_names[one.label]
-            objects[one.image].append(AnnotatedObject(one.number, name, one.box_xyxy, one.is_crowd))
-        for index, image in enumerate(file.images):
-            written = str(image.get("file_name", image["id"])).replace("\\", "/").lstrip("/")
-            found = lookup.find(written, beside=path)
-            height, width = (side or math.nan for side in _size(image))
-            annotation = Annotation((height, width), objects[index])
-            number = file.image_numbers[index]
-            listed.append(
-                ListedImage(
-                    image_id(found or shortened(written)),
-                    os.path.join(root, found or f"{path}/{index}"),  # there is no such file
-                    json_path,
-                    functools.partial(_annotation, annotation),
-                    number=number if isinstance(number, int) else None,
-                )
-            )
-    are_numbers = all(isinstance(one, int) for one in category_ids.values())
-    return Split(listed, tuple(category_ids), category_ids if are_numbers else None)
+def _images(
+    file: CocoFile, root: str, path: str, split: str, lookup: Lookup, report: Report
+) -> Iterator[ListedImage]:
+    """The images of a JSON, which is at `path` and has this split."""
+    objects: dict[int, list[AnnotatedObject]] = collections.defaultdict(list)
+    for place, item in zip(file.image_index, file.objects, strict=True):
+        if place is None:
+            report.skipped_objects["no image of that id"].append(f"{path} annotation {item.number}")
+        else:
+            objects[place].append(item)
+    for index, image in enumerate(file.images):
+        written = _file_name(image).replace("\\", "/").lstrip("/")
+        found = lookup.find(written, folder=os.path.dirname(path), split=split)
+        height, width = (side or math.nan for side in _size(image))
+        yield ListedImage(
+            image_id(found or shortened(written)),
+            os.path.join(root, found or f"{path}/image"),  # there is no such file
+            functools.partial(_annotation, Annotation((height, width), objects[index])),
+            number=image["id"] if isinstance(image["id"], int) else None,
+        )
+
+
+def _file_name(image: dict[str, Any]) -> str:
+    return str(image.get("file_name", image["id"])).encode(errors="replace").decode()
 
 
 def _annotation(annotation: Annotation, size: tuple[int, int] | None) -> Annotation:

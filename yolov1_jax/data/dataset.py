@@ -7,7 +7,9 @@ of an annotation as they stand: the first pixel is 1, and the last one belongs t
 Axes: N images, A objects of all images, C classes.
 """
 
+import collections
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -47,31 +49,21 @@ def first_of(names: Sequence[str]) -> str:
     return ", ".join(map(shortened, names[:3])) + ", ..." * (len(names) > 3)
 
 
+_lists = functools.partial(collections.defaultdict[str, list[str]], list)
+
+
 @dataclasses.dataclass
 class Report:
     """What a reader left out or corrected: reasons ("image is empty"), each with the names."""
 
-    skipped: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # images
-    skipped_objects: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    corrected: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # images or objects
+    # Images that are not used, and objects that are left out of images that are.
+    skipped: dict[str, list[str]] = dataclasses.field(default_factory=_lists)
+    skipped_objects: dict[str, list[str]] = dataclasses.field(default_factory=_lists)
+    # Images and objects that are used, but not as they were found.
+    corrected: dict[str, list[str]] = dataclasses.field(default_factory=_lists)
+    # Files in the folders of the data set that are no image and no annotation of one.
+    passed_over: dict[str, list[str]] = dataclasses.field(default_factory=_lists)
     found: str = ""  # what the data are, from a reader that found it out
-    passed_over: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # other files
-
-    def skip(self, reason: str, name: str) -> None:
-        """Adds an image that is not used."""
-        self.skipped.setdefault(reason, []).append(name)
-
-    def skip_object(self, reason: str, name: str) -> None:
-        """Adds an object that is left out of an image that is used."""
-        self.skipped_objects.setdefault(reason, []).append(name)
-
-    def correct(self, reason: str, name: str) -> None:
-        """Adds an image or an object that is used, but not as it was found."""
-        self.corrected.setdefault(reason, []).append(name)
-
-    def pass_over(self, reason: str, name: str) -> None:
-        """Adds a file in the folders of the data set that is no image and no annotation of one."""
-        self.passed_over.setdefault(reason, []).append(name)
 
     def notes(self) -> tuple[str, ...]:
         """A line for each reason: how many images or objects, and the first three of them."""

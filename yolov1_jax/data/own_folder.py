@@ -1,11 +1,11 @@
-"""A folder of data as people have it: its files, their splits, and the ids of its images.
+"""What all readers of folders share: names of files, their splits, and images with annotations.
 
-Paths of files are relative to the root and written with "/".
+A reader (`voc_folder`, `yolo_txt`, `coco_json`) has a function `find`, which returns the data set
+of its format that a folder holds. Paths of files are relative to the root, with "/".
 """
 
 import collections
-import contextlib
-import hashlib
+import functools
 import itertools
 import os
 import pathlib
@@ -13,15 +13,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from yolov1_jax.config import UserError
-from yolov1_jax.data.annotated_images import ListedImage
-from yolov1_jax.data.dataset import Report, UnusableFile
-from yolov1_jax.data.images import EXTENSIONS
+from yolov1_jax.data.annotated_images import Annotation, ListedImage
+from yolov1_jax.data.dataset import Report
+from yolov1_jax.data.images import EXTENSIONS, OTHER_EXTENSIONS
 
+IMAGES = (*EXTENSIONS, *OTHER_EXTENSIONS)
 # Folders that say what is in them; they are no part of an image's id. All in lower case.
+_OF_IMAGES = {"images", "image", "imgs", "img", "jpegimages"}
 _CONTENT = {
-    *("images", "image", "imgs", "img", "jpegimages", "labels", "label", "annotations"),
-    *("annotation", "xmls", "xml", "bboxes", "obj_train_data", "default"),
+    *_OF_IMAGES,
+    *("labels", "label", "annotations", "annotation", "xmls", "xml", "bboxes"),
+    *("obj_train_data", "default"),
 }
 SPLITS = ("train", "val", "test")
 _SPLITS = {
@@ -39,16 +41,38 @@ class Split(NamedTuple):
     category_ids: Mapping[str, int] | None = None  # of COCO's JSON
 
 
-# What the files of a split have and it does not use goes into the report.
-ReadSplit = Callable[[Report], Split]
-
-
 class Found(NamedTuple):
     """A data set in one of the formats."""
 
     format: str  # "YOLO text"
     why: str  # "data.yaml"
-    splits: Mapping[str, ReadSplit]  # "train", "val", "test"; "" for images of no split
+    splits: Mapping[str, Callable[[], Split]]  # "train", "val", "test"; "" for no split
+    report: Report  # what the reader does not use
+
+
+class Pair(NamedTuple):
+    """The files of an image and of its annotation; one of the two may be missing."""
+
+    image: str | None
+    annotation: str | None
+    notes: tuple[str, ...] = ()
+
+
+def files_below(folder: str | os.PathLike[str]) -> list[str]:
+    """Sorted paths of all files below a folder, relative to it, with "/" between their parts.
+
+    Hidden files and folders are left out. Links are followed, each folder is listed once.
+    """
+    found: list[str] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = sorted(one for one in folders if not one.startswith(".") and real not in seen)
+        if real not in seen:
+            seen.add(real)
+            below = pathlib.Path(os.path.relpath(place, folder))
+            found += [(below / name).as_posix() for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 def has_extension(path: str, extensions: Sequence[str] = EXTENSIONS) -> bool:
@@ -56,9 +80,10 @@ def has_extension(path: str, extensions: Sequence[str] = EXTENSIONS) -> bool:
 
 
 def class_name(name: Any) -> str:
-    """A name of a class as all readers give it, without the spaces and line ends around it.
+    """The name of a class without the spaces around it; what no encoding can write becomes "?".
 
-    Numbers are names, too; what cannot be written becomes "?". Raises TypeError for anything else.
+    Raises:
+      TypeError: the name is neither a text nor a number.
     """
     if not isinstance(name, str | int | float):
         raise TypeError(f"expected a name, got {type(name).__name__}")
@@ -81,8 +106,9 @@ def key_of(path: str) -> str:
     It is the path without its extension and the folders that only say what is in them.
     """
     *folders, name = path.split("/")
-    kept = [one for one in folders if one != ".." and one.lower() not in _CONTENT]
-    return "/".join([*kept, os.path.splitext(name)[0]])
+    kept = [one for one in folders if one.lower() not in _CONTENT]
+    is_file = has_extension(name, (*IMAGES, ".xml", ".txt"))
+    return "/".join([*kept, os.path.splitext(name)[0] if is_file else name])
 
 
 def image_id(path: str) -> str:
@@ -94,6 +120,61 @@ def image_id(path: str) -> str:
     return "/".join([*(one for one in folders if not split_of_name(one)), name])
 
 
+def ends_of(path: str) -> list[str]:
+    """A path that another program wrote; the ends of an absolute one, longest first.
+
+    An absolute path may be of another machine, or of a place where the data have been before.
+    """
+    path = path.replace("\\", "/")
+    parts = [one for one in path.split("/") if one not in ("", ".", "..")]
+    starts = range(min(len(parts), 16)) if re.match(r"/|[A-Za-z]:", path) else (0,)
+    return ["/".join(parts[start:]) for start in starts]
+
+
+def match(files: Iterable[str], extension: str) -> dict[str, Pair]:
+    """Images and annotations with the same `key_of`, by this key, sorted."""
+    by_key: dict[str, tuple[list[str], list[str]]] = collections.defaultdict(lambda: ([], []))
+
+    def rank(file: str) -> tuple[bool, bool, str]:
+        """Formats that are not read come last, and before them masks beside the annotations."""
+        return not has_extension(file), _OF_IMAGES.isdisjoint(file.lower().split("/")), file
+
+    for file in sorted(files, key=rank):
+        if has_extension(file, IMAGES):
+            by_key[key_of(file)][0].append(file)
+        elif has_extension(file, (extension,)):
+            by_key[key_of(file)][1].append(file)
+    # An annotation whose name differs in case alone goes with the image.
+    alone = {key.lower(): key for key, (_, annotations) in by_key.items() if not annotations}
+    for key in sorted(key for key, (images, _) in by_key.items() if not images):
+        if partner := alone.pop(key.lower(), None):
+            by_key[partner][1].extend(by_key.pop(key)[1])
+    pairs = {}
+    for key, (images, annotations) in sorted(by_key.items()):
+        notes = []
+        if len(images) > 1 or len(annotations) > 1:
+            notes.append("several files of one name, one used")
+        if annotations and key_of(annotations[0]) != key:
+            notes.append("names of image and annotation differ in case")
+        pairs[key] = Pair(next(iter(images), None), next(iter(annotations), None), tuple(notes))
+    return pairs
+
+
+def listed(
+    root: str | os.PathLike[str],
+    pair: Pair,
+    name: str,
+    read: Callable[[str | None, tuple[int, int] | None], Annotation | None],
+    *,
+    upright: bool = False,
+) -> ListedImage:
+    """The image of a pair, with the id `name`. `read` gets the annotation's path, or None."""
+    # A missing image gets a path that does not exist: reading it says so.
+    image = os.path.join(root, pair.image or f"{pair.annotation}/image")
+    annotation = pair.annotation and os.path.join(root, pair.annotation)
+    return ListedImage(name, image, functools.partial(read, annotation), pair.notes, upright)
+
+
 class Lookup:
     """Finds files by paths that other programs wrote, on other machines or from other folders."""
 
@@ -102,123 +183,22 @@ class Lookup:
         for file in files:
             self._by_name[file.rsplit("/", 1)[-1]].append(file)
 
-    def find(self, written: str, beside: str = "") -> str | None:
-        """The file whose path ends most like the one written.
+    def find(self, written: str, *, folder: str = "", split: str = "") -> str | None:
+        """The file whose path has the longest end in common with the written one.
 
-        Among equals one of the split of `beside`, the file in which the path is written, is taken,
-        then one close to it.
+        Among equals it is one of the split, then the one closest to the folder.
         """
         parts = re.split(r"[/\\]", written)
-        candidates = self._by_name.get(parts[-1], [])
 
         def likeness(file: str) -> tuple[int, bool, int]:
             own = file.split("/")
-            ends, starts = _in_common(own[::-1], parts[::-1]), _in_common(own, beside.split("/"))
-            return ends, split_of(file) == split_of(beside), starts
+            ends, starts = _in_common(own[::-1], parts[::-1]), _in_common(own, folder.split("/"))
+            return ends, split_of(file) == split, starts
 
-        return max(candidates, key=likeness, default=None)
+        return max(self._by_name.get(parts[-1], []), key=likeness, default=None)
 
 
 def _in_common(a: Sequence[str], b: Sequence[str]) -> int:
     """How many parts are equal from the start on."""
     pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
-    return sum(1 for _ in pairs)
-
-
-def with_ids(
-    images: Iterable[ListedImage], root: str, files: Iterable[str], report: Report
-) -> list[ListedImage]:
-    """The images, each once, with unique ids.
-
-    Where several images of the folder, of whatever split, have one id, they have their paths
-    instead.
-    """
-    listed: dict[str, ListedImage] = {}
-    for image in images:
-        if listed.setdefault(image.path, image) is not image:
-            report.correct("listed more than once, used once", image.image_id)
-    of_files = collections.Counter(image_id(file) for file in files if has_extension(file))
-    of_listed = collections.Counter(image.image_id for image in listed.values())
-    return [
-        image
-        if max(of_files[image.image_id], of_listed[image.image_id]) == 1
-        else image._replace(image_id=pathlib.PurePath(os.path.relpath(path, root)).as_posix())
-        for path, image in listed.items()
-    ]
-
-
-def class_names_of(images: Iterable[ListedImage]) -> tuple[str, ...] | None:
-    """The classes of all objects, usable or not, sorted; None without objects. No image is read."""
-    names: set[str] = set()
-    for image in images:
-        with contextlib.suppress(UnusableFile):
-            names |= {item.class_name for item in image.read((1, 1)).objects}
-    return tuple(sorted(names - {""})) or None
-
-
-def parts_of(found: Found) -> tuple[dict[str, ReadSplit], list[str]]:
-    """The splits that the data have, and the names of those that may be asked for."""
-    splits = dict(found.splits)
-    if "" in splits and "train" not in splits:  # all images, or all but those of val and test
-        splits["train"] = splits.pop("")
-    has_val = {"train", "val"} & splits.keys()
-    return splits, [one for one in SPLITS if one in splits or (one == "val" and has_val)]
-
-
-def choose(
-    found: Found,
-    root: str,
-    files: Sequence[str],
-    wanted: Sequence[str],
-    eval_fraction: float,
-    report: Report,
-) -> Split:
-    """The images of the wanted splits; `report.found` says where they come from.
-
-    Images are sorted by their ids and classes by their names: the same in every format.
-
-    A data set without a "val" gets one from its training images: those whose id has a SHA-256 below
-    `eval_fraction` of the largest, at least one. An image keeps its place when others are added.
-
-    Raises:
-      UserError: there is no such split.
-    """
-    names = [name for one in wanted for name in one.split("+")]
-    splits, known = parts_of(found)
-    own_val = "val" in known and "val" not in splits
-    chosen = Split([])
-    for name in names:
-        split = split_of_name(name)
-        if name != "all" and split not in known:
-            raise UserError(
-                f"expected splits among {', '.join(known)} and all, found {name!r}: the "
-                f"data in {root} are {found.format} ({found.why})"
-            )
-        divided = own_val and split in ("train", "val")
-        for part in splits if name == "all" else ["train" if divided else split]:
-            images, classes, category_ids = splits[part](report)
-            images = with_ids(images, root, files, report)
-            if divided:  # a rare class may have no object in one of the two
-                classes = classes or class_names_of(images)
-                in_val = _in_val([image.image_id for image in images], eval_fraction)
-                rows = zip(images, in_val, strict=True)
-                images = [image for image, inside in rows if inside == (split == "val")]
-            chosen = Split(
-                [*chosen.images, *images],
-                classes and tuple(sorted({*(chosen.class_names or ()), *classes})),
-                category_ids and {**category_ids, **(chosen.category_ids or {})},
-            )
-    if "" in splits and "train" in map(split_of_name, names):
-        for image in splits[""](Report()).images:
-            report.skip("image is in no split", image.image_id)
-    report.found = f"{found.format} ({found.why})"
-    if own_val:
-        report.found += f", without a val split: {eval_fraction:.0%} of its images are val"
-    images = with_ids(chosen.images, root, files, report)
-    return chosen._replace(images=sorted(images, key=lambda image: image.image_id))
-
-
-def _in_val(image_ids: Sequence[str], fraction: float) -> list[bool]:
-    hashes = [hashlib.sha256(one.encode(errors="backslashreplace")).digest() for one in image_ids]
-    limit = max(int(fraction * 2**64).to_bytes(8), min(hashes, default=b"")[:8])
-    return [one[:8] <= limit for one in hashes]
+    return len(list(pairs))

@@ -1,28 +1,33 @@
-"""Opens a source of data by the name that `config.data.source` gives it."""
+"""Opens a source of data by the name that `config.data.source` gives it.
 
+A folder is opened in three steps: its format is found out, the reader of the format lists the
+images of the splits, and `AnnotatedImages` reads and checks them.
+"""
+
+import collections
+import contextlib
 import functools
+import hashlib
 import os
+import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from yolov1_jax.config import UserError, local_path
-from yolov1_jax.data import coco_json, voc_layouts, yolo_txt
-from yolov1_jax.data.annotated_images import AnnotatedImages, files_below
-from yolov1_jax.data.dataset import Report, Source, shortened
-from yolov1_jax.data.images import OTHER_EXTENSIONS
+from yolov1_jax.data import coco_json, voc_folder, yolo_txt
+from yolov1_jax.data.annotated_images import AnnotatedImages, ListedImage
+from yolov1_jax.data.dataset import Report, Source, UnusableFile, shortened
 from yolov1_jax.data.own_folder import (
+    SPLITS,
     Found,
     Split,
-    choose,
-    class_names_of,
+    files_below,
     has_extension,
-    parts_of,
-    split_of,
+    image_id,
     split_of_name,
 )
 from yolov1_jax.data.synthetic import SyntheticSource
-from yolov1_jax.data.voc_folder import list_voc
 
 FORMATS = ("auto", "voc", "yolo", "coco")
 
@@ -33,13 +38,9 @@ def open_source(
     root: str | os.PathLike[str] | None,
     splits: Sequence[str],
     class_names: Sequence[str] | None,
-    data_format: str = "auto",
-    eval_fraction: float = 0.2,
-    unknown_classes: str = "refuse",
-    unannotated: str = "skip",
-    images_required: bool = True,
     image_size: int = 192,
     seed: int = 0,
+    **folder_options: Any,
 ) -> Source:
     """Opens the splits of a source.
 
@@ -49,23 +50,14 @@ def open_source(
       splits: see `VocSource`, `open_folder`; of "synthetic" one, "eval", or "eval:100" for its
         first 100 images.
       class_names: index = label; None for the source's own.
-      data_format, eval_fraction, unknown_classes, unannotated, images_required: see `open_folder`.
       image_size, seed: of synthetic images.
+      folder_options: see `open_folder`; other sources take none of them.
 
     Raises:
       UserError: whatever is wrong with the data.
     """
     if name == "folder":
-        return open_folder(
-            root or ".",
-            splits,
-            class_names,
-            data_format=data_format,
-            eval_fraction=eval_fraction,
-            unknown_classes=unknown_classes,
-            unannotated=unannotated,
-            images_required=images_required,
-        )
+        return open_folder(root or ".", splits, class_names, **folder_options)
     source: Source
     if name == "tfds":
         from yolov1_jax.data.voc_tfds import VocSource  # a second that other sources do not need
@@ -98,13 +90,18 @@ def open_folder(
 ) -> AnnotatedImages:
     """Opens splits of own data in a folder.
 
+    Images are sorted by their ids and classes by their names: the same in every format.
+
+    A data set without a "val" gets one from its training images: those whose id has a SHA-256 below
+    `eval_fraction` of the largest, at least one. An image keeps its place when others are added.
+
     Args:
       root: the folder, or a data.yaml or an annotations JSON in it.
-      splits: "train", "val" (or "valid", "validation"), "test" or "all"; see `choose`. Or, of
-        folders of the VOC devkit, DATASET:SET+SET; see `list_voc`.
+      splits: "train", "val" (or "valid", "validation"), "test" or "all". Or, of folders of the VOC
+        devkit, DATASET:SET+SET, whose images stay in the order of the lists; see `list_voc`.
       class_names: index = label; None for those that the data set states, or has objects of.
       data_format: "voc", "yolo", "coco"; "auto" finds it out.
-      eval_fraction: of the images, for a data set without a "val".
+      eval_fraction: part of the images, for a data set without a "val".
       unknown_classes: whether objects of other classes are an error ("refuse"), or left out
         ("skip").
       unannotated: whether images without an annotation file are left out ("skip"), or "background".
@@ -114,16 +111,14 @@ def open_folder(
     Raises:
       UserError: whatever is wrong with the data.
     """
-    report = Report()
-    options = {"unannotated": unannotated, "images_required": images_required}
-    chosen = _list_folder(root, splits, report, data_format, eval_fraction, options)
+    chosen, report = _list_folder(root, splits, data_format, eval_fraction)
     return AnnotatedImages(
         chosen.images,
         report,
-        class_names,
-        file_classes=chosen.class_names,
+        chosen.class_names if class_names is None else class_names,
         category_ids=chosen.category_ids,
         unknown_classes=unknown_classes,
+        unannotated=unannotated,
         images_required=images_required,
         where=f"{', '.join(splits)} of {root}",
     )
@@ -131,8 +126,8 @@ def open_folder(
 
 def splits_of_folder(root: str | os.PathLike[str], data_format: str = "auto") -> list[str]:
     """The names of the splits that `open_folder` has of a folder; UserError as there."""
-    files, folder = _files(os.path.abspath(local_path(root)))
-    return parts_of(find_format(folder, files, data_format))[1]
+    found = _find_format(*_files(root), data_format)
+    return [split for split in SPLITS if split in found.splits]
 
 
 def class_names_of_folder(
@@ -143,59 +138,77 @@ def class_names_of_folder(
     Raises:
       UserError: as `open_folder`.
     """
-    whole = dict.fromkeys(f"{one.partition(':')[0]}:all" if ":" in one else "all" for one in splits)
-    options = {"images_required": False}
-    chosen = _list_folder(root, list(whole), Report(), data_format, 0.5, options)
-    return chosen.class_names or class_names_of(chosen.images)
+    whole = {f"{one.partition(':')[0]}:all" if ":" in one else "all" for one in splits}
+    chosen, _ = _list_folder(root, sorted(whole), data_format)
+    return chosen.class_names or _class_names_of(chosen.images)
 
 
 def _list_folder(
     root: str | os.PathLike[str],
-    splits: Sequence[str],
-    report: Report,
+    wanted: Sequence[str],
     data_format: str,
-    eval_fraction: float,
-    options: dict[str, Any],
-) -> Split:
-    root = os.path.abspath(local_path(root))
-    if any(":" in split for split in splits):
-        if data_format not in ("auto", "voc"):
+    eval_fraction: float = 0.2,
+) -> tuple[Split, Report]:
+    """The images of the wanted splits, and a report that says where they come from."""
+    if data_format in ("auto", "voc") and any(":" in split for split in wanted):
+        folder = os.path.abspath(local_path(root))
+        report = Report()
+        parts = [voc_folder.list_voc(folder, split, report) for split in wanted]
+        return Split([image for part in parts for image in part]), report
+    folder, files = _files(root)
+    found = _find_format(folder, files, data_format, eval_fraction)
+    report = found.report
+    names = [split_of_name(name) or name for split in wanted for name in split.split("+")]
+    ids = collections.Counter(image_id(file) for file in files if has_extension(file))
+    known = [split for split in SPLITS if split in found.splits]
+    chosen = Split([])
+    for name in names:
+        if name not in (*known, "all"):
             raise UserError(
-                f"expected splits such as train, val, test for the format {data_format}, found "
-                f"{', '.join(splits)}: DATASET:SET is for folders of the VOC devkit"
+                f"expected splits among {', '.join(known)} and all, found {name!r}: the "
+                f"data in {folder} are {found.format} ({found.why})"
             )
-        return Split(list_voc(root, splits, report, **options))
-    files, folder = _files(root)
-    found = find_format(folder, files, data_format, **options)
-    wanted = {split_of_name(one) for split in splits for one in split.split("+")}
-    for file in files:
-        if has_extension(file, OTHER_EXTENSIONS) and (split_of(file) or "train") in wanted:
-            report.skip("image is of a format that is not read", file)
-    return choose(found, folder, files, splits, eval_fraction, report)
+        for part in found.splits if name == "all" else [name]:
+            images, classes, category_ids = found.splits[part]()
+            chosen = Split(
+                [*chosen.images, *images],
+                classes and tuple(sorted({*(chosen.class_names or ()), *classes})),
+                category_ids and {**category_ids, **(chosen.category_ids or {})},
+            )
+    if "" in found.splits and "train" in names:
+        for image in found.splits[""]().images:
+            report.skipped["image is in no split"].append(image.image_id)
+    report.found = f"{found.format} ({found.why})"
+    # Images of the same id, in whatever splits, have their paths instead.
+    images = [
+        one._replace(image_id=pathlib.PurePath(os.path.relpath(one.path, folder)).as_posix())
+        if ids[one.image_id] > 1
+        else one
+        for one in chosen.images
+    ]
+    return chosen._replace(images=sorted(images, key=lambda image: image.image_id)), report
 
 
-def _files(root: str) -> tuple[list[str], str]:
-    """The files of a data set and their folder; of a file, it stands for all of its kind."""
-    folder, given = (os.path.split(root)) if os.path.isfile(root) else (root, None)
+def _files(root: str | os.PathLike[str]) -> tuple[str, list[str]]:
+    """The folder of a data set and its files; a file stands for all of its kind."""
+    path = os.path.abspath(local_path(root))
+    folder, given = os.path.split(path) if os.path.isfile(path) else (path, "")
     if not os.path.isdir(folder):
-        raise UserError(f"expected a folder of images and annotations at {root}, found none")
+        raise UserError(f"expected a folder of images and annotations at {path}, found none")
+    kind = os.path.splitext(given)[1]
     files = files_below(folder)
-    if given is not None:
-        kind = os.path.splitext(given)[1]
-        files = [one for one in files if one == given or not has_extension(one, (kind,))]
-    return files, folder
+    return folder, [one for one in files if one == given or not kind or not one.endswith(kind)]
 
 
-def find_format(
-    root: str, files: Sequence[str], data_format: str = "auto", **options: Any
+def _find_format(
+    root: str,
+    files: Sequence[str],
+    data_format: str = "auto",
+    eval_fraction: float = 0.2,
 ) -> Found:
-    """Finds out what a folder holds. `options` are those of `voc_layouts.find`.
-
-    Raises:
-      UserError: nothing, or several formats.
-    """
+    """The data set in a folder, which has a "val" if it has images to train on."""
     finders: dict[str, Callable[[str, Sequence[str]], Found | None]] = {
-        "voc": functools.partial(voc_layouts.find, **options),
+        "voc": voc_folder.find,
         "yolo": yolo_txt.find,
         "coco": coco_json.find,
     }
@@ -208,11 +221,42 @@ def find_format(
             f"which with --config.data.format={' or '.join(found)} (inspect, evaluate: --format)"
         )
     for one in found.values():
-        return one
+        splits = dict(one.splits)
+        if "train" not in splits and "" in splits:  # all images, or all but those of val and test
+            splits["train"] = splits.pop("")
+        if "val" in splits or "train" not in splits:
+            return one._replace(splits=splits)
+        read = functools.partial(_read_part, splits["train"], eval_fraction)
+        splits |= {part: functools.partial(read, part == "val") for part in ("train", "val")}
+        why = f"{one.why}; without a val split: {eval_fraction:.0%} of its images are val"
+        return one._replace(splits=splits, why=why)
     endings = sorted({os.path.splitext(file)[1].lower() for file in files} - {""})
     raise UserError(
         f"expected images with VOC XML, YOLO text or COCO JSON in {root}, found "
         f"{len(files):,} files ({', '.join(endings[:8]) or 'no endings'}), none of them "
         f"{'an annotation' if data_format == 'auto' else data_format}: give the folder that holds "
         "images and annotations"
+    )
+
+
+def _class_names_of(images: Iterable[ListedImage]) -> tuple[str, ...] | None:
+    """The classes of all objects, usable or not, sorted; None without objects. No image is read."""
+    names: set[str] = set()
+    for image in images:
+        with contextlib.suppress(UnusableFile):
+            if annotation := image.read((1, 1)):
+                names |= {item.class_name for item in annotation.objects}
+    return tuple(sorted(names - {""})) or None
+
+
+def _read_part(read: Callable[[], Split], eval_fraction: float, is_val: bool) -> Split:
+    """The images of the training split that are in "val", or the others."""
+    images, class_names, category_ids = read()
+    ids = [image.image_id.encode(errors="backslashreplace") for image in images]
+    hashes = [hashlib.sha256(one).digest()[:8] for one in ids]
+    limit = max(int(eval_fraction * 2**64).to_bytes(8), min(hashes, default=b""))
+    return Split(
+        [one for one, own in zip(images, hashes, strict=True) if (own <= limit) == is_val],
+        class_names or _class_names_of(images),  # a rare class may have no object in one of the two
+        category_ids,
     )

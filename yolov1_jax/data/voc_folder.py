@@ -1,187 +1,148 @@
-"""Own data, or PASCAL VOC, in the devkit's folders with VOC annotations.
+"""PASCAL VOC's XML, an annotation file for each image, in the devkit's folders or in any others.
 
-    root/<dataset>/JPEGImages/<id>.jpg          or another of `images.EXTENSIONS`
-    root/<dataset>/Annotations/<id>.xml
-    root/<dataset>/ImageSets/Main/<set>.txt     an id, or a path that ends in it, per line
+VOC2007/JPEGImages/000005.jpg            a data set of the devkit; the root may be one, too
+VOC2007/Annotations/000005.xml
+VOC2007/ImageSets/Main/train.txt         a list: an id, or a path that ends in it, per line
 
-A split is written "<dataset>:<set>+<set>"; "<dataset>:all" takes every image and needs no list. Ids
-may have folders: "cam1/0007".
+images/a.jpg, annotations/a.xml          without lists: see `own_folder.match`
+train/a.jpg, train/a.xml, valid/...      folders of splits, within the others or around them
 """
 
+import collections
 import functools
-import math
 import os
 import pathlib
 import re
 from collections.abc import Sequence
 
 from yolov1_jax.config import UserError
-from yolov1_jax.data.annotated_images import Annotation, ListedImage, files_below
-from yolov1_jax.data.dataset import Report
-from yolov1_jax.data.images import EXTENSIONS, OTHER_EXTENSIONS
+from yolov1_jax.data.annotated_images import Annotation, ListedImage
+from yolov1_jax.data.dataset import Report, first_of
+from yolov1_jax.data.own_folder import (
+    IMAGES,
+    SPLITS,
+    Found,
+    Pair,
+    Split,
+    ends_of,
+    files_below,
+    has_extension,
+    image_id,
+    key_of,
+    listed,
+    match,
+    split_of,
+    split_of_name,
+)
 from yolov1_jax.data.voc_xml import read_annotation
 
+_LISTS = "ImageSets/Main/"
 
-def list_voc(
-    root: str | os.PathLike[str],
-    splits: Sequence[str],
-    report: Report,
-    *,
-    images_required: bool = True,
-    unannotated: str = "skip",
-) -> list[ListedImage]:
-    """The images of several splits, in the order of the lists; no image and no XML is read.
 
-    Args:
-      root: the folder that holds the data sets.
-      splits: such as ("VOC2012:train+val", "VOC2007:train"), or ("mine:all",).
-      report: takes notes of files that are passed over.
-      images_required: False also takes data sets without a folder of images.
-      unannotated: whether to "skip" images without an XML, or to take them as "background".
+def find(root: str, files: Sequence[str]) -> Found | None:
+    """The data set that these files are; None if there is no VOC annotation among them."""
+    xmls = [file for file in files if has_extension(file, (".xml",))]
+    one_of_folder = {os.path.dirname(file): file for file in xmls}
+    if not any(_is_annotation(root, file) for file in one_of_folder.values()):
+        return None
+    report = Report()
+    parts: dict[str, list[ListedImage]] = collections.defaultdict(list)
+    if lists := _lists(files):
+        datasets = sorted({dataset or "." for _, dataset, _ in lists})
+        why = ", ".join(f"{dataset}/{_LISTS}" for dataset in datasets)
+        for split, dataset, name in lists:
+            parts[split] += _read_set(root, dataset, name, report)
+    else:
+        why = f"{len(xmls):,} XML files, the first in {os.path.dirname(xmls[0]) or '.'}/"
+        for key, pair in match(files, ".xml").items():
+            parts[split_of(key)].append(listed(root, pair, image_id(key), _read))
+    splits = {split: functools.partial(Split, images) for split, images in parts.items()}
+    return Found("VOC XML", why, splits, report)
+
+
+def _is_annotation(root: str, file: str) -> bool:
+    with pathlib.Path(root, file).open("rb") as content:
+        return b"<annotation>" in content.read(1000)
+
+
+def _lists(files: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Split, data set and name of each list of a split: ("train", "VOC2007", "train"), ..."""
+    lists = []
+    for file in files:
+        dataset, is_list, name = file.rpartition(_LISTS)
+        stem, extension = os.path.splitext(name)
+        if is_list and extension == ".txt":
+            lists.append((split_of_name(stem) or stem, dataset.rstrip("/"), stem))
+    splits = {split for split, _, _ in lists}
+    named = {one: one for one in SPLITS} | ({} if "train" in splits else {"trainval": "train"})
+    return [(named[split], dataset, stem) for split, dataset, stem in lists if split in named]
+
+
+def list_voc(root: str, split: str, report: Report) -> list[ListedImage]:
+    """The images of DATASET:SET+SET, in the order of the lists; no image and no XML is read.
+
+    "DATASET:all" takes every image of the data set and needs no list.
 
     Raises:
-      UserError: no such split.
+      UserError: there is no such split.
     """
-    root = os.path.abspath(os.path.expanduser(root))
-    listed: dict[str, ListedImage] = {}
-    for split in splits:
-        dataset, _, sets = split.partition(":")
-        if not dataset or not all(sets.split("+")):
-            raise UserError(
-                "expected a split written DATASET:SET or DATASET:SET+SET, such as VOC2012:train,"
-                f' found "{split}"'
-            )
-        folder = pathlib.Path(root, dataset)
-        for name in ("JPEGImages", "Annotations"):
-            if not (folder / name).is_dir() and (images_required or name == "Annotations"):
-                raise UserError(_no_such_folder(root, dataset))
-        files = _Files(folder)
-        for set_name in sets.split("+"):
-            path = folder / "ImageSets" / "Main" / f"{set_name}.txt"
-            lines = _read_list(path, set_name, dataset)
-            if lines is None:
-                for stray in files.strays:
-                    report.pass_over("neither an image nor its annotation", f"{dataset}/{stray}")
-            names = sorted(files.names) if lines is None else map(files.name_of, lines)
-            for name in names:
-                image_id = f"{dataset}/{name}"
-                if image_id in listed:
-                    report.correct("listed more than once, used once", image_id)
-                else:
-                    listed[image_id] = _listed(files, name, image_id, report, unannotated)
-    return list(listed.values())
+    dataset, _, sets = split.partition(":")
+    if not dataset or not all(sets.split("+")):
+        raise UserError(
+            "expected a split written DATASET:SET or DATASET:SET+SET, such as VOC2012:train,"
+            f' found "{split}"'
+        )
+    parts = (_read_set(root, dataset, name, report) for name in sets.split("+"))
+    return [image for part in parts for image in part]
 
 
-def _listed(
-    files: "_Files", name: str, image_id: str, report: Report, unannotated: str
-) -> ListedImage:
-    # A file that is not there gets a path, too: reading it will say so.
-    paths = files.images.get(name, [f"JPEGImages/{name}"])
-    annotation = files.annotations.get(name, [f"Annotations/{name}.xml"])[0]
-    if len(paths) > 1:
-        report.correct("several images of one name, one used", image_id)
-    if annotation.removeprefix("Annotations/")[:-4] != name:
-        report.correct("names of image and annotation differ in case", image_id)
-    path = str(files.folder / paths[0])
-    is_background = unannotated == "background" and name not in files.annotations
-    return ListedImage(
-        image_id,
-        path,
-        annotation_path=str(files.folder / annotation),
-        read=_without_objects
-        if is_background
-        else functools.partial(read_annotation, files.folder / annotation, image_path=path),
-    )
-
-
-def _without_objects(size: tuple[int, int] | None) -> Annotation:
-    return Annotation(
-        size or (math.nan, math.nan), [], ("without annotation, taken as background",)
-    )
-
-
-def _no_such_folder(root: str, dataset: str) -> str:
-    place = pathlib.Path(root, dataset)
-    place = place if place.is_dir() else pathlib.Path(root)
-    return (
-        f"expected {dataset}/JPEGImages and {dataset}/Annotations in {root}, found"
-        f" {_shown(sorted(one.name for one in place.glob('*/')))} in {place}: set data.root to"
-        f" the folder that holds {dataset}"
-    )
-
-
-def _read_list(path: pathlib.Path, set_name: str, dataset: str) -> list[str] | None:
-    """The lines of a list; None for all images."""
+def _read_set(root: str, dataset: str, name: str, report: Report) -> list[ListedImage]:
+    folder = pathlib.Path(root, dataset)
+    if not (folder / "Annotations").is_dir():
+        place = folder if folder.is_dir() else pathlib.Path(root)
+        folders = first_of(sorted(one.name for one in place.glob("*/"))) or "no folder"
+        raise UserError(
+            f"expected {dataset}/JPEGImages and {dataset}/Annotations in {root}, found {folders} "
+            f"in {place}: set data.root to the folder that holds {dataset}"
+        )
+    files, strays = list[str](), list[str]()
+    for kind, extensions in (("JPEGImages", IMAGES), ("Annotations", (".xml",))):
+        for file in files_below(folder / kind):
+            (files if has_extension(file, extensions) else strays).append(f"{kind}/{file}")
+    pairs = match(files, ".xml")
+    path = folder / _LISTS / f"{name}.txt"
     if path.is_file():
         # utf-8-sig: editors on Windows put a byte order mark in front
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        return [line.strip() for line in lines if line.strip()]
-    if set_name == "all":
-        return None
-    # Lists per class ("dog_train") come last: the devkit has dozens.
-    sets = sorted((file.stem for file in path.parent.glob("*.txt")), key=lambda s: ("_" in s, s))
-    raise UserError(
-        f"expected the list {path}, found {_shown(sets)} there;"
-        f" {dataset}:all takes every image of {dataset}"
-    )
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "none"
-
-
-class _Files:
-    """The files of a data set by name, which is their path without its extension: "cam1/0007".
-
-    Paths are relative to `folder`.
-    """
-
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.folder = folder
-        images = [f"JPEGImages/{one}" for one in files_below(folder / "JPEGImages")]
-        annotations = [f"Annotations/{one}" for one in files_below(folder / "Annotations")]
-        # Images that are not read come last: to say that they are not helps more than "missing".
-        readable, unread, xml = (
-            [one for one in files if os.path.splitext(one)[1].lower() in extensions]
-            for files, extensions in (
-                (images, EXTENSIONS),
-                (images, OTHER_EXTENSIONS),
-                (annotations, (".xml",)),
-            )
+        known = {key.lower(): key for key in pairs} | {key: key for key in pairs}
+        keys = [_key_in(line.strip(), known) for line in lines if line.strip()]
+    elif name == "all":
+        keys = list(pairs)
+        for file in strays:
+            report.passed_over["neither an image nor its annotation"].append(f"{dataset}/{file}")
+    else:
+        # Lists per class ("dog_train") come last: the devkit has dozens.
+        sets = sorted((one.stem for one in path.parent.glob("*.txt")), key=lambda s: ("_" in s, s))
+        raise UserError(
+            f"expected the list {path}, found {first_of(sets) or 'none'} there;"
+            f" {dataset}:all takes every image of {dataset}"
         )
-        self.images, self.annotations = _by_name([*readable, *unread]), _by_name(xml)
-        self.strays = sorted({*images, *annotations} - {*readable, *unread, *xml})
-        # An annotation whose name differs in case alone goes with the image.
-        alone = {one.lower(): one for one in self.images.keys() - self.annotations.keys()}
-        for one in sorted(self.annotations.keys() - self.images.keys()):
-            if partner := alone.pop(one.lower(), None):
-                self.annotations[partner] = self.annotations.pop(one)
-        self.names = self.images.keys() | self.annotations.keys()
-        self._in_lower_case = {one.lower(): one for one in self.names}
-
-    def name_of(self, line: str) -> str:
-        """The name in a line, which may be a path, or carry a flag of the devkit's class lists."""
-        without_flag = re.sub(r"\s+(-1|0|1)$", "", line)
-        for name in (line, without_flag):
-            if name in self.names:
-                return name
-        path, extension = os.path.splitext(without_flag.replace("\\", "/"))
-        if extension.lower() not in (*EXTENSIONS, *OTHER_EXTENSIONS, ".xml"):
-            path += extension
-        parts = [part for part in path.split("/") if part not in ("", ".")]
-        if "JPEGImages" in parts:
-            parts = "/".join(parts).rpartition("JPEGImages/")[2].split("/")
-        # A path of another machine is that of the image with the longest end in common.
-        is_absolute = re.match(r"/|[A-Za-z]:", path) is not None
-        starts = range(min(len(parts), 16)) if is_absolute else (0,)
-        ends = ["/".join(parts[start:]) for start in starts]
-        found = (self._in_lower_case.get(end.lower()) for end in ends)
-        return next(filter(None, found), path)
+    prefix = f"{dataset}/" if dataset else ""
+    return [
+        listed(folder, pairs.get(key, Pair(f"JPEGImages/{key}", None)), prefix + key, _read)
+        for key in keys
+    ]
 
 
-def _by_name(paths: Sequence[str]) -> dict[str, list[str]]:
-    """Paths by what follows their first folder, without the extension."""
-    files: dict[str, list[str]] = {}
-    for path in paths:
-        files.setdefault(os.path.splitext(path.partition("/")[2])[0], []).append(path)
-    return files
+def _read(path: str | None, size: tuple[int, int] | None) -> Annotation | None:
+    return None if path is None else read_annotation(path, size)
+
+
+def _key_in(line: str, known: dict[str, str]) -> str:
+    """The key that a line means: it may be a path, or carry a flag of the devkit's class lists."""
+    without_flag = re.sub(r"\s+(-1|0|1)$", "", line)
+    for text in (line, without_flag):
+        for end in ends_of(text.replace("\\", "/").rpartition("JPEGImages/")[2]):
+            if found := known.get(key_of(end)) or known.get(key_of(end).lower()):
+                return found
+    return key_of(without_flag)

@@ -14,15 +14,11 @@ from yolov1_jax.data.annotated_images import AnnotatedObject, Annotation
 from yolov1_jax.data.dataset import UnusableFile
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_DIFFICULT = {"": False, "0": False, "false": False, "1": True, "true": True}
-_MOST_BYTES, _MOST_OBJECTS = 2 * 2**20, 10_000  # an object has 200 bytes and more
+_MOST_BYTES = 2 * 2**20  # an object has 200 bytes and more
 
 
 def read_annotation(
-    path: str | os.PathLike[str],
-    size: tuple[int, int] | None = None,
-    *,
-    image_path: str | None = None,
+    path: str | os.PathLike[str], size: tuple[int, int] | None = None
 ) -> Annotation:
     """Reads an annotation file; the body parts that VOC nests inside a person are no objects.
 
@@ -31,7 +27,6 @@ def read_annotation(
     Args:
       path: of the XML.
       size: height and width of the image.
-      image_path: to note that the annotation names another file.
 
     Raises:
       UserError: the file declares entities, which may expand without bound or read other files.
@@ -52,22 +47,19 @@ def read_annotation(
         raise UnusableFile("annotation is not well-formed XML", path) from None
     if root.tag != "annotation":
         raise UnusableFile("annotation is not in VOC format", path)
-    elements = root.findall("object")
-    if len(elements) > _MOST_OBJECTS:
-        raise UnusableFile(f"annotation has more than {_MOST_OBJECTS:,} objects", path)
     objects = [
         AnnotatedObject(
             number=number,
             class_name=_text(item, "name"),
             box_xyxy=tuple(_number(item, f"bndbox/{corner}") for corner in _CORNERS),
-            difficult=_DIFFICULT.get(_text(item, "difficult").lower()),
+            difficult=_text(item, "difficult").lower() in ("1", "true"),
         )
-        for number, item in enumerate(elements, start=1)
+        for number, item in enumerate(root.findall("object"), start=1)
     ]
     stated = _number(root, "size/height"), _number(root, "size/width")
     notes = []
     named = _text(root, "filename")
-    if named and image_path and _stem(named) != _stem(image_path):
+    if named and _stem(named) != _stem(os.fspath(path)):
         notes.append("another file name in the annotation, ignored")
     numbers = [value for item in objects for value in item.box_xyxy]
     if numbers and all(0 <= value <= 1 for value in numbers):

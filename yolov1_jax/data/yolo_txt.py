@@ -1,6 +1,6 @@
 """YOLO text: a file for each image with a line "class x y width height" for each object.
 
-    images/a.jpg, labels/a.txt                or both in one folder
+    images/a.jpg, labels/a.txt                or both in one folder; see `own_folder.match`
     train/images, train/labels, valid/...     or images/train, labels/train, ...
     train.txt, val.txt                        the paths of a split's images, instead of folders
     data.yaml                                 names: of the classes; train:, val:, test: paths
@@ -13,27 +13,30 @@ Ultralytics, Roboflow, CVAT, Label Studio, LabelImg and Darknet write.
 import functools
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+import posixpath
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from yolov1_jax.config import UserError
-from yolov1_jax.data.annotated_images import AnnotatedObject, Annotation, ListedImage, files_below
+from yolov1_jax.data.annotated_images import AnnotatedObject, Annotation
 from yolov1_jax.data.dataset import Report, UnusableFile
 from yolov1_jax.data.own_folder import (
     Found,
     Lookup,
     Split,
     class_name,
+    ends_of,
     has_extension,
     image_id,
+    listed,
+    match,
     split_of,
     split_of_name,
 )
 
 _LARGEST_LABELS, _LARGEST_YAML = 2**21, 2**17  # bytes; far above what tools write
-_IMAGE_FOLDERS = ("images", "jpegimages")
 
 
 def find(root: str, files: Sequence[str]) -> Found | None:
@@ -42,66 +45,50 @@ def find(root: str, files: Sequence[str]) -> Found | None:
     Raises:
       UserError: data.yaml cannot be read, or has no list of names.
     """
-    images = [file for file in files if has_extension(file)]
-    texts = [file for file in files if file.endswith(".txt")]
-    labels = {_labels_of(image) for image in images}
-    labelled = {os.path.dirname(text) for text in texts if text in labels}
+    pairs = match(files, ".txt").values()
+    labelled = [(pair.image, pair.annotation) for pair in pairs if pair.image and pair.annotation]
     if not labelled:
         return None
+    # Files elsewhere, such as the images of a report, are not of the data set.
+    image_folders = {os.path.dirname(image) for image, _ in labelled}
+    label_folders = {os.path.dirname(text) for _, text in labelled}
+    texts = {file for file in files if has_extension(file, (".txt",))}
+    lists = {text: split for text in sorted(texts) if (split := split_of_name(_stem(text)))}
+    of_image, report = {}, Report()
+    for pair in pairs:
+        folders = os.path.dirname(pair.image or pair.annotation or "")
+        if pair.image and (folders in image_folders or "images" in folders.lower().split("/")):
+            of_image[pair.image] = pair
+        text = pair.annotation or ""
+        if not pair.image and folders in label_folders and not _is_list(text):
+            report.skipped["label file without an image"].append(text)
+
     config_path, config = _read_config(root, files)
-    names, why = _class_names(root, texts, files, config)
-    parts = _by_config(root, images, config_path, config)
-    if parts:
-        why = config_path
-    else:
-        parts, how = _by_lists(root, images, texts), "lists"
-        if not parts:
-            how = "labels beside the images"
-            for image in images:
-                in_folder = _labels_of(image) != _beside(image)
-                if in_folder:
-                    how = "images/ and labels/"
-                if in_folder or os.path.dirname(image) in labelled:
-                    parts.setdefault(split_of(image), []).append(image)
-        why = f"{how}, {why}"
-    spare = [one for one in texts if one not in labels and os.path.dirname(one) in labelled]
-    spare = [one for one in spare if not _is_list_of_names(one) and not split_of_name(_stem(one))]
+    names, why = _class_names(root, files, config)
+    parts = _by_entries(root, of_image, texts, _entries(os.path.dirname(config_path), config))
+    if not parts:
+        parts = _by_entries(root, of_image, texts, ((lists[text], [text]) for text in lists))
+        why = f"{'lists' if parts else 'labels in ' + (min(label_folders) or '.') + '/'}, {why}"
+    in_lists = {image for images in parts.values() for image in images}
+    for image in of_image:
+        if image not in in_lists:
+            parts.setdefault("" if in_lists else split_of(image), {})[image] = None
+
+    stated = None if names is None else tuple(names.values())
     read = functools.partial(_read, names=names, has_keypoints="kpt_shape" in config)
-
-    def read_split(split: str, report: Report) -> Split:
-        for text in spare:
-            if (split_of(text) or "train") == (split or "train"):
-                report.skip("label file without an image", text)
-        listed = []
-        for image in parts[split]:
-            path = os.path.join(root, _labels_of(image))
-            image_path = os.path.join(root, image)
+    splits = {}
+    for split, images in parts.items():
+        part = [
             # Boxes are fractions of the image as viewers show it, turned by EXIF.
-            one = ListedImage(
-                image_id(image), image_path, path, functools.partial(read, path), True
-            )
-            listed.append(one)
-        return Split(listed, None if names is None else tuple(names.values()))
-
-    splits = {split: functools.partial(read_split, split) for split in parts}
-    return Found("YOLO text", why, splits)
+            listed(root, of_image[one], image_id(one), read, upright=True)
+            for one in images
+        ]
+        splits[split] = functools.partial(Split, part, stated)
+    return Found("YOLO text", why, splits, report)
 
 
 def _stem(path: str) -> str:
     return os.path.splitext(path.rsplit("/", 1)[-1])[0]
-
-
-def _beside(image: str) -> str:
-    return os.path.splitext(image)[0] + ".txt"
-
-
-def _labels_of(image: str) -> str:
-    """images/train/a.jpg -> labels/train/a.txt: the last folder of that name; else beside it."""
-    parts = _beside(image).split("/")
-    for i in range(len(parts) - 2, -1, -1):
-        if parts[i].lower() in _IMAGE_FOLDERS:
-            return "/".join([*parts[:i], "labels", *parts[i + 1 :]])
-    return "/".join(parts)
 
 
 def _read_config(root: str, files: Sequence[str]) -> tuple[str, dict[str, Any]]:
@@ -123,7 +110,7 @@ def _read_config(root: str, files: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 
 def _class_names(
-    root: str, texts: Sequence[str], files: Sequence[str], config: Mapping[str, Any]
+    root: str, files: Sequence[str], config: Mapping[str, Any]
 ) -> tuple[dict[int, str] | None, str]:
     """The name of each number, and where they stand; None if nothing says them."""
     if "names" in config:
@@ -137,12 +124,15 @@ def _class_names(
             raise UserError(
                 f"expected names of classes, a list or number: name, in the data.yaml of {root}"
             ) from None
-    for file in files:
-        if _is_list_of_names(file):
-            text = pathlib.Path(root, file).read_text("utf-8-sig", errors="replace")
-            lines = [class_name(line) for line in text.splitlines() if line.strip()]
-            return dict(enumerate(lines)), file
+    for file in filter(_is_list_of_names, files):
+        text = pathlib.Path(root, file).read_text("utf-8-sig", errors="replace")
+        lines = [class_name(line) for line in text.splitlines() if line.strip()]
+        return dict(enumerate(lines)), file
     return None, "no data.yaml or classes.txt: the classes are numbers"
+
+
+def _is_list(file: str) -> bool:
+    return _is_list_of_names(file) or bool(split_of_name(_stem(file)))
 
 
 def _is_list_of_names(file: str) -> bool:
@@ -150,74 +140,58 @@ def _is_list_of_names(file: str) -> bool:
     return name == "classes.txt" or name.endswith(".names")
 
 
-def _by_config(
-    root: str, images: Sequence[str], config_path: str, config: Mapping[str, Any]
-) -> dict[str, list[str]]:
-    """The images of each split by data.yaml; empty if none of its paths leads to images."""
-    parts: dict[str, list[str]] = {}
-    folder = os.path.dirname(config_path)
+def _entries(folder: str, config: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Splits and the places that data.yaml, in this folder, may mean by a path of theirs."""
+    start = config.get("path", "")
     for key, value in config.items():
-        split = split_of_name(key)
         for entry in value if isinstance(value, list) else [value]:
-            if not split or not isinstance(entry, str) or not entry:
-                continue
-            # Roboflow writes ../train/images for train/images; others give a path to start from.
-            path = config.get("path", "")
-            for start in (path if isinstance(path, str) else "", "", None):
-                bare = entry.lstrip("./") if start is None else os.path.join(start, entry)
-                place = os.path.normpath(os.path.join(root, folder, bare))
-                if found := _images_at(root, place, images):
-                    parts.setdefault(split, []).extend(found)
-                    break
-    return parts
+            if split_of_name(key) and isinstance(entry, str) and entry:
+                # Roboflow writes ../train/images for train/images; others give a start.
+                paths = [posixpath.join(folder, entry), entry]
+                if isinstance(start, str):
+                    paths.insert(0, posixpath.join(folder, start, entry))
+                yield split_of_name(key), [end for path in paths for end in ends_of(path)]
 
 
-def _images_at(root: str, place: str, images: Sequence[str]) -> list[str]:
-    """The images in a folder, or in a list of paths. They may lie outside of the root."""
-    if os.path.isdir(place):
-        prefix = pathlib.PurePath(os.path.relpath(place, root)).as_posix() + "/"
-        if os.path.commonpath([root, place]) == place != root:
-            return []  # a folder around the data set holds other things
-        if prefix.startswith("../"):
-            return [prefix + one for one in files_below(place) if has_extension(one)]
-        return [one for one in images if one.startswith(prefix.removeprefix("./"))]
-    if os.path.isfile(place) and place.endswith(".txt"):
-        return _images_of_list(place, images)
-    return []
-
-
-def _images_of_list(path: str, images: Sequence[str]) -> list[str]:
+def _by_entries(
+    root: str,
+    images: Iterable[str],
+    texts: Collection[str],
+    entries: Iterable[tuple[str, list[str]]],
+) -> dict[str, dict[str, None]]:
+    """The images of each split: the first of its places that is a folder or a list has them."""
+    below: dict[str, list[str]] = {}
+    for image in images:
+        for folder in pathlib.PurePosixPath(image).parents:
+            below.setdefault(str(folder), []).append(image)
     lookup = Lookup(images)
-    lines = pathlib.Path(path).read_text("utf-8-sig", errors="replace").splitlines()
-    found = [lookup.find(line.strip()) for line in lines]
-    return [one for one in found if one is not None]
-
-
-def _by_lists(root: str, images: Sequence[str], texts: Sequence[str]) -> dict[str, list[str]]:
-    """The images of each split by lists of their paths, such as train.txt."""
-    parts: dict[str, list[str]] = {}
-    for text in texts:
-        split = split_of_name(_stem(text))
-        if split and (found := _images_of_list(os.path.join(root, text), images)):
-            parts.setdefault(split, []).extend(found)
+    parts: dict[str, dict[str, None]] = {}
+    for split, places in entries:
+        place = next((one for one in places if one in below or one in texts), "")
+        found: Iterable[str | None] = below.get(place, ())
+        if place in texts:
+            lines = pathlib.Path(root, place).read_text("utf-8-sig", errors="replace").splitlines()
+            found = (lookup.find(line.strip()) for line in lines)
+        if used := dict.fromkeys(filter(None, found)):
+            parts.setdefault(split, {}).update(used)
     return parts
 
 
 def _read(
-    path: str,
+    path: str | None,
     size: tuple[int, int] | None,
     *,
     names: Mapping[int, str] | None,
     has_keypoints: bool,
 ) -> Annotation:
-    """Reads the labels of an image of this size."""
+    """Reads the labels of an image of this size; without a file it is background."""
     if size is None:
-        raise UnusableFile("image is missing, and its labels are fractions of its size", path)
+        raise UnusableFile("image is missing, and its labels are fractions of its size", path or "")
+    if path is None:
+        return Annotation(size, [], ("no label file, used as background",))
     try:
         with open(path, "rb") as file:
             content = file.read(_LARGEST_LABELS + 1)
-    except FileNotFoundError:
-        return Annotation(size, [], ("no label file, used as background",))
     except OSError:
         raise UnusableFile("labels cannot be read", path) from None
     if len(content) > _LARGEST_LABELS:
@@ -231,10 +205,6 @@ def _read(
             continue
         try:
             label, *values = int(float(words[0])), *map(float, words[1:])
-            name = str(label) if names is None else names[label]
-        except KeyError:
-            notes["objects of a class outside of the names left out"] = None
-            continue
         except (ValueError, OverflowError):
             values = []
         if len(values) == 4 or (has_keypoints and len(values) > 4):
@@ -247,8 +217,12 @@ def _read(
         else:
             notes["lines that are no class and box left out"] = None
             continue
+        if names is not None and label not in names:
+            notes["objects of a class outside of the names left out"] = None
+            continue
         left, top, right, bottom = (side * scale for side, scale in zip(box, scales, strict=True))
         # Tools write six digits: rounded to 1/100 pixel, boxes in whole pixels are whole again.
         pixels = tuple(round(one, 2) for one in (left + 1, top + 1, right, bottom))
+        name = str(label) if names is None else names[label]
         objects.append(AnnotatedObject(number, name, pixels, False))
     return Annotation(size, objects, tuple(notes))
