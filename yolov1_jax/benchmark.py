@@ -48,9 +48,10 @@ def repeat(work: Callable[[Any], Any], amount: float, last: Any = None) -> np.nd
 def run(arguments: list[str]) -> None:
     """Measures and prints."""
     cpu.keep_freed_memory()
-    build.check(_CONFIG.value)
-    source = build.open_split(_CONFIG.value, "train")
-    config = configs.replace(_CONFIG.value, "model.class_names", tuple(source.class_names))
+    config = configs.with_absolute_paths(_CONFIG.value)
+    build.check(config)
+    source = build.open_split(config, "train")
+    config = configs.replace(config, "model.class_names", tuple(source.class_names))
     setup, batch_size = build.Setup(config, len(source)), config.train.batch_size
     annotations = source.annotations(2000 if config.data.source == "synthetic" else None)
     with train_batches(

@@ -41,7 +41,8 @@ def run(_: list[str]) -> int:
     from yolov1_jax.training import cpu
 
     cpu.keep_freed_memory()
-    if _DISTRIBUTED.value or _COORDINATOR.value is not None:
+    several = _DISTRIBUTED.value or _COORDINATOR.value is not None
+    if several:
         jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     elif _NUM_PROCESSES.value is not None or _PROCESS_ID.value is not None:
         raise UserError(
@@ -51,7 +52,7 @@ def run(_: list[str]) -> int:
     try:
         return train_and_evaluate(config, workdir)
     except Exception:
-        if jax.process_count() > 1:
+        if several:
             # The interpreter's exit waits for the other processes, which may wait for this one.
             watchdog = threading.Timer(10, os._exit, [1])
             watchdog.daemon = True
