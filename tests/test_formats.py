@@ -18,10 +18,10 @@ from yolov1_jax.weights.safetensors_file import WeightsFile, read_weights
 
 
 @functools.cache
-def shapes(neck=None, width=0.0625):
-    sizes = {"grid_size": 1, "head_channels": 128, "width_multiplier": width}
+def shapes(neck=None, width=0.0625, head="convolutional", grid=1):
+    sizes = {"grid_size": grid, "head_channels": 128, "width_multiplier": width, "head": head}
     model = YOLOv1(num_classes=3, backbone_name="resnet18", head_neck_channels=neck, **sizes)
-    images = jnp.zeros((1, 64, 64, 3), jnp.uint8)
+    images = jnp.zeros((1, 64 * grid, 64 * grid, 3), jnp.uint8)
     return jax.eval_shape(lambda: model.init(jax.random.key(0), images, False))
 
 
@@ -117,6 +117,34 @@ def test_channels_get_our_order():
     np.testing.assert_array_equal(head["kernel"][0, 0, :, 7], tensors["head.weight"][6, :, 0, 0])
 
 
+def test_torchlakes_connected_outputs_get_our_order():
+    """YOLOV1 gives [channel, row, column] of a linear layer, which reads [channel, row, column]."""
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
+        shapes(256, 0.0625, "connected", 2),
+    )
+    options = {"boxes_per_cell": 2, "grid_size": 2}
+    tensors = to_format(variables, "torchlake", **options)
+    assert "head.weight" not in tensors
+    weight = tensors["head.1.weight"]
+    assert weight.shape == (13 * 4, 16 * 4)
+    tensors["head.1.bias"] = np.arange(52, dtype=np.float32)  # place 4 * channel + 2 * row + column
+    file = WeightsFile("ref.pth", "0f", {}, tensors)
+    assert formats.expected_settings(file, "torchlake")["model.head"] == "connected"
+    found, _ = from_format(file, variables, "torchlake", hint="", **options)
+    predict = found["params"]["head"]["predict"]
+    # our channels: conf x y w h | conf x y w h | classes; theirs: x y w h conf | ... | classes
+    theirs = np.array([4, 0, 1, 2, 3, 9, 5, 6, 7, 8, 10, 11, 12])
+    bias = predict["bias"].reshape(2, 2, 13)
+    for row, column in np.ndindex(2, 2):
+        np.testing.assert_array_equal(bias[row, column], 4 * theirs + 2 * row + column)
+    np.testing.assert_array_equal(
+        predict["kernel"], variables["params"]["head"]["predict"]["kernel"]
+    )
+    np.testing.assert_array_equal(predict["kernel"][:, 13 * 3 + 1], weight[0 * 4 + 3])
+
+
 # --- What a file may hold -------------------------------------------------------------------------
 
 
@@ -165,7 +193,12 @@ def test_settings_are_those_of_the_file_or_else_of_the_program():
     settings = formats.expected_settings(file, "torchlake")
     assert settings["model.head_negative_slope"] == 0.1
     settings |= {"model.backbone": "resnet34", "model.width_multiplier": 1.0, "image_size": 448}
-    settings |= {"model.grid_size": 7, "model.boxes_per_cell": 2, "model.class_names": ("ä", "b")}
+    settings |= {
+        "model.layers": (),
+        "model.grid_size": 7,
+        "model.boxes_per_cell": 2,
+        "model.class_names": ("ä", "b"),
+    }
     metadata = formats.describe({**settings, "data.root": "not described"})
     assert json.loads(metadata["pixel_mean"]) == [0.485, 0.456, 0.406]
     file = file._replace(metadata={**metadata, "format": "pt"})

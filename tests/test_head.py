@@ -33,6 +33,68 @@ def test_layers_with_a_neck():
     assert output == (2, 7, 7, 30)
 
 
+@pytest.mark.parametrize(
+    ("options", "rest"),
+    [
+        # The paper: 4096 units on 1024 channels in 7 x 7 cells
+        (
+            {"kind": "connected", "hidden": 4096},
+            {"hidden": {"kernel": (50176, 4096), "bias": (4096,)}, "predict": (4096, 1470)},
+        ),
+        # torchlake's YOLOV1
+        (
+            {"kind": "connected", "neck_channels": 256},
+            {"neck": {"kernel": (3, 3, 1024, 256), "bias": (256,)}, "predict": (12544, 1470)},
+        ),
+        # Darknet's yolov1.cfg
+        (
+            {"kind": "local", "neck_channels": 256},
+            {
+                "neck": {"kernel": (7, 7, 3, 3, 1024, 256), "bias": (12544,)},
+                "predict": (12544, 1470),
+            },
+        ),
+    ],
+)
+def test_layers_that_see_the_whole_image(options, rest):
+    layers, output = shapes_of(Head(out_channels=30, **options), (2, 14, 14, 512))
+    kernel = rest.pop("predict")
+    assert layers["predict"] == {"kernel": kernel, "bias": kernel[1:]}
+    for name, shapes in rest.items():
+        assert layers[name] == shapes
+    assert output == (2, 7, 7, 30)
+
+
+def test_without_batch_norm_convolutions_have_a_bias():
+    head = Head(out_channels=5, strides=(1, 1), channels=8, norm="none")
+    layers, _ = shapes_of(head, (1, 2, 2, 4))
+    assert layers == {
+        "conv1": {"kernel": (3, 3, 4, 8), "bias": (8,)},
+        "conv2": {"kernel": (3, 3, 8, 8), "bias": (8,)},
+        "predict": {"kernel": (1, 1, 8, 5), "bias": (5,)},
+    }
+
+
+def test_dropout_before_the_last_layer_needs_a_key_in_training():
+    head = Head(out_channels=2, kind="connected", strides=(1,), channels=8, dropout=0.5)
+    features = jnp.ones((4, 2, 2, 8))
+
+    @jax.jit
+    def outputs():
+        variables = head.init(jax.random.key(0), features, False)
+
+        def train(seed):
+            rngs = {"dropout": jax.random.key(seed)}
+            return head.apply(variables, features, True, mutable=["batch_stats"], rngs=rngs)[0]
+
+        return head.apply(variables, features, False), train(1), train(1), train(2)
+
+    evaluation, first, again, other = outputs()
+    np.testing.assert_array_equal(evaluation[0], evaluation[1])
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
 def test_initial_values_are_pytorchs():
     head = Head(out_channels=500, channels=32, neck_channels=256)
     init = jax.jit(head.init, static_argnums=2)
@@ -58,9 +120,17 @@ def test_initial_outputs_are_the_bias_of_the_last_convolution():
     np.testing.assert_array_equal(params["predict"]["bias"], [0.5, -4.0, 2.0])
 
 
+def test_initial_outputs_of_every_cell():
+    head = Head(3, "connected", (1,), channels=1, initial_outputs=(0.5, -4.0, 2.0))
+    params = jax.jit(head.init, static_argnums=2)(
+        jax.random.key(0), jnp.zeros((1, 2, 2, 1)), False
+    )["params"]
+    np.testing.assert_array_equal(params["predict"]["bias"], [0.5, -4.0, 2.0] * 4)
+
+
 @pytest.mark.parametrize(("slope", "expected"), [(0.0, 0.0), (0.1, -0.1)])
 def test_activation(slope, expected):
-    head = Head(out_channels=1, channels=1, strides=(1, 1), negative_slope=slope)
+    head = Head(out_channels=1, channels=1, strides=(1, 1, 1, 1), negative_slope=slope)
     features = jnp.ones((1, 1, 1, 1))
 
     @jax.jit
@@ -78,12 +148,12 @@ def test_activation(slope, expected):
 @pytest.mark.parametrize(
     ("image_size", "backbone_stride", "grid_size", "strides"),
     [
-        (448, 32, 7, (2, 1)),
-        (448, 32, 14, (1, 1)),
-        (896, 32, 7, (2, 2)),
-        (416, 32, 13, (1, 1)),
-        (32, 32, 1, (1, 1)),
-        (112, 16, 7, (1, 1)),
+        (448, 32, 7, (1, 2, 1, 1)),
+        (448, 32, 14, (1, 1, 1, 1)),
+        (896, 32, 7, (1, 2, 2, 1)),
+        (416, 32, 13, (1, 1, 1, 1)),
+        (32, 32, 1, (1, 1, 1, 1)),
+        (112, 16, 7, (1, 1, 1, 1)),
     ],
 )
 def test_strides_follow_from_the_sizes(image_size, backbone_stride, grid_size, strides):
@@ -91,6 +161,15 @@ def test_strides_follow_from_the_sizes(image_size, backbone_stride, grid_size, s
     head = Head(out_channels=7, strides=strides, channels=8)
     features = (2, image_size // backbone_stride, image_size // backbone_stride, 16)
     assert shapes_of(head, features)[1] == (2, grid_size, grid_size, 7)
+
+
+@pytest.mark.parametrize(
+    ("depth", "image_size", "strides"), [(1, 448, (1,)), (2, 896, (1, 2)), (3, 1792, (1, 2, 2))]
+)
+def test_fewer_convolutions_have_fewer_strides(depth, image_size, strides):
+    assert head_strides(image_size, 7, 64, depth) == strides
+    with pytest.raises(UserError, match=f"{image_size}$|{image_size}, or"):
+        head_strides(4 * 1792, 7, 64, depth)
 
 
 @pytest.mark.parametrize(

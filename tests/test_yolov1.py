@@ -73,7 +73,7 @@ def test_bfloat16_computes_coarsely_with_float32_parameters_and_output():
 
 def shapes(size, **options):
     """Shapes of the parameters, and of the output for two images of this size."""
-    model = YOLOv1(num_classes=20, backbone_name="resnet50", **options)
+    model = YOLOv1(**{"num_classes": 20, "backbone_name": "resnet50", **options})
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)
     raw, variables = jax.eval_shape(
         lambda x: model.init_with_output(jax.random.key(0), x, train=False), images
@@ -85,6 +85,26 @@ def shapes(size, **options):
 def test_output_shape(size, grid, boxes):
     _, raw = shapes(size, grid_size=grid, boxes_per_cell=boxes)
     assert raw == (2, grid, grid, boxes * 5 + 20)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "darknet", "fast"])
+@pytest.mark.parametrize("head", ["convolutional", "connected", "local"])
+@pytest.mark.parametrize("norm", ["torch", "none"])
+def test_every_head_on_every_backbone(backbone, head, norm):
+    params, raw = shapes(
+        448,
+        backbone_name=backbone,
+        head=head,
+        head_neck_channels=256,
+        head_hidden=64,
+        norm=norm,
+        boxes_per_cell=3,
+        width_multiplier=0.1,
+    )
+    assert raw == (2, 7, 7, 35)
+    assert ("hidden" in params["head"]) == (head != "convolutional")
+    assert params["head"]["neck"]["kernel"].ndim == (6 if head == "local" else 4)
+    assert ("bn1" in params["head"]) == (norm != "none")
 
 
 def test_width_multiplier_scales_every_layer():

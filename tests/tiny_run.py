@@ -18,6 +18,12 @@ def tiny_config(**changes):
         "model__width_multiplier": 0.0625,
         "model__head_channels": 1024,
         "model__class_names": SyntheticSource.class_names,
+        # The reference's loss and predictions.
+        "model__prediction": "raw",
+        "loss__box": "squared_roots",
+        "loss__confidence": "squared",
+        "loss__class_loss": "squared",
+        "loss__class_target": "all",
         "train__keep_checkpoints": 5,
         "eval__batch_size": 4,
         **changes,
@@ -42,12 +48,18 @@ def random_state(config, seed):
     return jax.tree.map(fill, build.Setup(config).abstract_state())
 
 
-def save_run(workdir, mean_aps, config=None):
-    """Saves a checkpoint for every {step: mAP or None}; the weights are a function of the step."""
+def save_run(workdir, mean_aps, config=None, variables=None):
+    """Saves a checkpoint for every {step: mAP or None}.
+
+    The weights are a function of the step, unless there are `variables`.
+    """
     config = config or tiny_config()
     run_folder.write_config(workdir, config)
     with Checkpoints(run_folder.checkpoints_dir(workdir), keep=5) as checkpoints:
         for step, mean_ap in mean_aps.items():
-            checkpoints.save(step, random_state(config, step), {}, mean_ap=mean_ap)
+            state = random_state(config, step)
+            if variables is not None:
+                state = state._replace(**jax.tree.map(jax.numpy.asarray, variables))
+            checkpoints.save(step, state, {}, mean_ap=mean_ap)
         checkpoints.wait()
     return workdir

@@ -5,6 +5,10 @@ biased variance, too, but averages the unbiased one. On a 7x7 feature map and a 
 differ by a percent, and a network trained here could not be compared with its PyTorch counterpart.
 """
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -23,6 +27,7 @@ class BatchNorm(nn.Module):
       use_running_average: normalise with the running averages (evaluation) instead of the batch.
       momentum: weight of the old running average; PyTorch's `momentum` is one minus this.
       epsilon: added to the variance under the square root.
+      epsilon_beside_root: add it to the root instead, as Darknet does on a CPU (blas.c:147-156).
       dtype: of the output. Its computation is never in less than float32.
       param_dtype: of the parameters; the running averages are kept in it, or in float32 if that is
         wider.
@@ -31,6 +36,7 @@ class BatchNorm(nn.Module):
     use_running_average: bool
     momentum: float = 0.9
     epsilon: float = 1e-5
+    epsilon_beside_root: bool = False
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -58,12 +64,34 @@ class BatchNorm(nn.Module):
         def per_channel(values: jax.Array) -> jax.Array:
             return jnp.expand_dims(values, range(x.ndim - 1))  # [C] -> [1, .., 1, C]
 
-        factor = lax.rsqrt(var + self.epsilon) * scale
+        if self.epsilon_beside_root:  # a root of exactly 0 has no derivative
+            factor = scale / (jnp.sqrt(jnp.maximum(var, 1e-30)) + self.epsilon)
+        else:
+            factor = lax.rsqrt(var + self.epsilon) * scale
         y = (x - per_channel(mean)) * per_channel(factor) + per_channel(bias)
         return y.astype(self.dtype)
 
     def _average(self, old: jax.Array, new: jax.Array) -> jax.Array:
         return self.momentum * old + (1 - self.momentum) * new
+
+
+def norm_layer(
+    name: str, *, train: bool, dtype: DTypeLike, param_dtype: DTypeLike
+) -> Callable[..., Any] | None:
+    """The BatchNorm of "torch" or of "darknet", still without its name; None for "none"."""
+    options: dict[str, dict[str, Any]] = {
+        "torch": {},
+        "darknet": {"momentum": 0.99, "epsilon": 1e-6, "epsilon_beside_root": True},
+    }
+    if name not in options:
+        return None
+    return functools.partial(
+        BatchNorm,
+        use_running_average=not train,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        **options[name],
+    )
 
 
 def _mean_and_variance(x: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:

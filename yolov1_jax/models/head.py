@@ -1,12 +1,18 @@
-"""The convolutional head: last feature map of the backbone -> raw grid.
+"""The heads: last feature map of the backbone -> raw grid.
 
-The reference has two forms. Both start with four 3x3 convolutions of 1024 channels with
-BatchNorm; the second (torchlake's YOLOV1Modified) adds a 3x3 convolution to 256 channels with a
-bias and without BatchNorm, and has a leaky ReLU of 0.1 where the first has a ReLU. A 1x1
-convolution without activation predicts the grid.
+All start with 3x3 convolutions with BatchNorm, four of 1024 channels in the paper. Then
+
+"convolutional"  a 1x1 convolution predicts the grid: the PyTorch reference. Its second form
+                 (torchlake's YOLOV1Modified) has a neck, a 3x3 convolution to 256 channels with a
+                 bias and without BatchNorm, and a leaky ReLU of 0.1 in place of the ReLU.
+"connected"      a hidden layer of 4096, dropout and a linear layer: the paper. With a neck and
+                 without the hidden layer: torchlake's YOLOV1.
+"local"          a locally connected neck, dropout and a linear layer: Darknet's cfg/yolov1.cfg.
 """
 
 import functools
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +20,9 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from yolov1_jax.config import UserError
-from yolov1_jax.models.batch_norm import BatchNorm
+from yolov1_jax.models.batch_norm import norm_layer
+from yolov1_jax.models.darknet import Local, channels_first, conv_init, uniform_init
+from yolov1_jax.models.resnet import ModuleDef
 
 # Strides of the second and third convolution, by the total that they must make.
 STRIDES = {1: (1, 1), 2: (2, 1), 4: (2, 2)}
@@ -34,24 +42,33 @@ def torch_bias_init(fan_in: int) -> nn.initializers.Initializer:
 
 
 class Head(nn.Module):
-    """Four 3x3 convolutions, an optional fifth, and a 1x1 convolution without activation.
+    """3x3 convolutions, an optional neck and hidden layer, and the layer that predicts the grid.
 
     Attributes:
       out_channels: channels of the grid, K * 5 + C.
-      strides: of the second and the third convolution, from `head_strides`.
-      channels: of the four convolutions.
-      neck_channels: of the fifth convolution (256 in torchlake); None leaves it out.
+      kind: "convolutional", "connected" or "local", see above.
+      strides: of the convolutions, from `head_strides`.
+      channels: of the convolutions.
+      neck_channels: of the neck; None leaves it out, "local" needs it.
+      hidden: units of the hidden layer of "connected" and "local"; None leaves it out.
+      dropout: probability, of "connected" and "local"; train with rngs={"dropout": key}.
       negative_slope: of the leaky ReLU; 0 is a plain ReLU.
-      initial_outputs: initial bias of the last convolution; None for PyTorch's random one.
-      dtype: of the computation, except the last convolution's.
+      norm: "torch", "darknet" or "none", see `norm_layer`; it decides the initial weights as well:
+        PyTorch's, or else Darknet's.
+      initial_outputs: initial bias of the last layer in each cell; None for that of a hidden one.
+      dtype: of the computation, except the last layer's.
       param_dtype: of the parameters.
     """
 
     out_channels: int
-    strides: tuple[int, int] = (2, 1)
+    kind: str = "convolutional"
+    strides: tuple[int, ...] = (1, 2, 1, 1)
     channels: int = 1024
     neck_channels: int | None = None
+    hidden: int | None = None
+    dropout: float = 0.0
     negative_slope: float = 0.0
+    norm: str = "torch"
     initial_outputs: tuple[float, ...] | None = None
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
@@ -59,53 +76,75 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, S, S, out_channels] in float32, or wider if `param_dtype` is."""
-        conv = functools.partial(
-            nn.Conv, kernel_init=torch_kernel_init, dtype=self.dtype, param_dtype=self.param_dtype
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        is_torch = self.norm == "torch"
+        dense_init = torch_kernel_init if is_torch else uniform_init
+        conv: ModuleDef = functools.partial(
+            nn.Conv, kernel_init=torch_kernel_init if is_torch else conv_init, **dtypes
         )
-        norm = functools.partial(
-            BatchNorm,
-            use_running_average=not train,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-        )
+        dense: ModuleDef = functools.partial(nn.Dense, kernel_init=dense_init, **dtypes)
+        local: ModuleDef = functools.partial(Local, kernel_init=dense_init, **dtypes)
+        norm = norm_layer(self.norm, train=train, **dtypes)
         activation = nn.relu
         if self.negative_slope != 0:
             activation = functools.partial(nn.leaky_relu, negative_slope=self.negative_slope)
 
+        def bias_init(fan_in: int) -> nn.initializers.Initializer:
+            return torch_bias_init(fan_in) if is_torch else nn.initializers.zeros
+
         x = features
-        for i, stride in enumerate((1, *self.strides, 1), start=1):
-            x = conv(self.channels, (3, 3), stride, padding=1, use_bias=False, name=f"conv{i}")(x)
-            x = activation(norm(name=f"bn{i}")(x))  # [B, S, S, channels] after the third
-        if self.neck_channels is not None:
-            bias_init = torch_bias_init(9 * x.shape[-1])
-            x = conv(self.neck_channels, (3, 3), padding=1, bias_init=bias_init, name="neck")(x)
+        for i, stride in enumerate(self.strides, start=1):
+            plain = norm is None
+            x = conv(self.channels, (3, 3), stride, padding=1, use_bias=plain, name=f"conv{i}")(x)
+            x = activation(x if norm is None else norm(name=f"bn{i}")(x))  # [B, S, S, channels]
+        if self.kind == "local":
+            x = activation(local(self.neck_channels, name="neck")(x))
+        elif self.neck_channels is not None:
+            init = bias_init(9 * x.shape[-1])
+            x = conv(self.neck_channels, (3, 3), padding=1, bias_init=init, name="neck")(x)
             x = activation(x)
         # bfloat16 holds 8 bits: rounding the boxes and scores themselves to it would cost accuracy
         # and save nothing in a layer this small.
         out_dtype = jnp.promote_types(self.param_dtype, jnp.float32)
-        bias_init = torch_bias_init(x.shape[-1])
+        convolutional, places = self.kind == "convolutional", x.shape[1:3]
+        if not convolutional:
+            x = channels_first(x)  # [B, channels * S * S]
+            if self.hidden is not None:
+                init = bias_init(x.shape[-1])
+                x = activation(dense(self.hidden, bias_init=init, name="hidden")(x))  # [B, hidden]
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        init = bias_init(x.shape[-1])
         if self.initial_outputs is not None:
-            bias_init = nn.initializers.constant(jnp.array(self.initial_outputs))
-        return conv(
-            self.out_channels, (1, 1), bias_init=bias_init, dtype=out_dtype, name="predict"
-        )(x)
+            each_cell = self.initial_outputs * (1 if convolutional else math.prod(places))
+            init = nn.initializers.constant(jnp.array(each_cell))
+        last: dict[str, Any] = {"bias_init": init, "dtype": out_dtype, "name": "predict"}
+        if convolutional:
+            return conv(self.out_channels, (1, 1), **last)(x)
+        x = dense(math.prod(places) * self.out_channels, **last)(x)
+        return x.reshape(-1, *places, self.out_channels)
 
 
-def head_strides(image_size: int, grid_size: int, backbone_stride: int = 32) -> tuple[int, int]:
-    """Strides of the head's second and third convolution that lead from an image to an S x S grid.
+def head_strides(
+    image_size: int, grid_size: int, backbone_stride: int = 32, depth: int = 4
+) -> tuple[int, ...]:
+    """Strides of the head's convolutions, which lead from an image to an S x S grid.
 
     Args:
       image_size: side of the network's input in pixels.
       grid_size: S.
       backbone_stride: image pixels per pixel of the backbone's feature map.
+      depth: how many convolutions there are.
 
     Raises:
-      UserError: the feature map is not 1, 2 or 4 times as wide as the grid. Sizes that fit only
-        after rounding are refused, too: the cells would not lie on the pixels of the feature map.
+      UserError: the feature map is not 1, 2 or 4 times as wide as the grid (as far as there are
+        convolutions with a stride). Sizes that fit only after rounding are refused, too: the cells
+        would not lie on the pixels of the feature map.
     """
-    sizes = {backbone_stride * total * grid_size: strides for total, strides in STRIDES.items()}
+    all_strides = {total: ((1, *pair) + (1,) * depth)[:depth] for total, pair in STRIDES.items()}
+    possible = {total: some for total, some in all_strides.items() if math.prod(some) == total}
+    sizes = {backbone_stride * total * grid_size: strides for total, strides in possible.items()}
     if image_size not in sizes:
-        cells = [backbone_stride * total for total in STRIDES]  # pixels
+        cells = [backbone_stride * total for total in possible]  # pixels
         grids = [str(image_size // cell) for cell in cells if image_size % cell == 0]
         raise UserError(
             f"grid_size={grid_size} is not possible with image_size={image_size}: make image_size "

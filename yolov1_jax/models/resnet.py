@@ -114,7 +114,7 @@ class ResNet(nn.Module):
 
         x = conv(width, (7, 7), 2, padding=3, name="conv1")(images)  # [B, H/2, W/2, C]
         x = nn.relu(norm(name="bn1")(x))
-        x = max_pool_3x3_stride_2(x)  # [B, H/4, W/4, C]
+        x = max_pool(x, 3, stride=2, padding=(1, 1))  # [B, H/4, W/4, C]
         for stage, num_blocks in enumerate(self.stage_sizes):  # stages 1 to 3 halve H, W
             channels = scale_channels(64 * 2**stage, self.width_multiplier)
             for index in range(num_blocks):
@@ -136,19 +136,20 @@ def scale_channels(channels: int, width_multiplier: float) -> int:
     return max(8, round(channels * width_multiplier / 8) * 8)
 
 
-def max_pool_3x3_stride_2(x: jax.Array) -> jax.Array:
-    """Largest value of each 3x3 window at a stride of 2, padded by 1: [B, H, W, C] -> [B, H/2, ..].
+def max_pool(x: jax.Array, size: int, stride: int, padding: tuple[int, int]) -> jax.Array:
+    """Largest value of each size x size window: [B, H, W, C] -> [B, H', W', C].
 
-    Written as the maximum of three shifted views per axis, because the gradient of
-    `lax.reduce_window` is XLA's select-and-scatter, five times slower on a CPU.
+    `padding` before and after each axis never is the largest. Written as the maximum of shifted
+    views per axis, because the gradient of `lax.reduce_window` is XLA's select-and-scatter, five
+    times slower on a CPU.
     """
     for axis in (1, 2):
-        padding = [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)]
-        padded = jnp.pad(x, padding, constant_values=-jnp.inf)
-        end = padded.shape[axis] - 2
-        first, second, third = (
-            lax.slice_in_dim(padded, offset, offset + end, stride=2, axis=axis)
-            for offset in range(3)
+        widths = [padding if i == axis else (0, 0) for i in range(x.ndim)]
+        padded = jnp.pad(x, widths, constant_values=-jnp.inf)
+        end = padded.shape[axis] - size + 1
+        views = (
+            lax.slice_in_dim(padded, offset, offset + end, stride=stride, axis=axis)
+            for offset in range(size)
         )
-        x = jnp.maximum(jnp.maximum(first, second), third)  # halves the axis, rounding up
+        x = functools.reduce(jnp.maximum, views)
     return x

@@ -1,17 +1,19 @@
 """Starts training from pretrained weights: a backbone, or a whole detector."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from yolov1_jax import config as configs
 from yolov1_jax.config import UserError, flatten
 from yolov1_jax.data.dataset import shortened
 from yolov1_jax.training import build
 from yolov1_jax.training.step import TrainState
-from yolov1_jax.weights import formats
+from yolov1_jax.weights import darknet, formats
 from yolov1_jax.weights.assign import Variables
 from yolov1_jax.weights.safetensors_file import WeightsFile, read_weights
 
@@ -21,11 +23,13 @@ def check_pretrained(config: ConfigDict) -> None:
 
     The weights of a whole detector are only read while the class names are not known.
     """
-    file = read_weights(config.model.pretrained)
-    if config.model.class_names is None and config.model.pretrained_format == "backbone":
-        config = configs.replace(config, "model.class_names", ("?",))  # of the head, not compared
+    form, read = config.model.pretrained_format, _reader(config)
+    # The head of "backbone" is not compared; Darknet's files have no names, and VOC has 20.
+    is_sized = config.model.backbone == "layers" or config.data.source == "tfds"
+    if "backbone" in form or (form == "darknet" and is_sized):
+        config = build.with_class_names(config)
     if config.model.class_names is not None:
-        load_pretrained(file, build.abstract_variables(config), config)
+        read(config, build.abstract_variables(config))
 
 
 def with_pretrained(
@@ -43,9 +47,8 @@ def with_pretrained(
         if jax.process_index() == 0:
             print("random initial weights")
         return state
-    file = read_weights(config.model.pretrained)
     initial = {"params": state.params, "batch_stats": state.batch_stats}
-    variables, report = load_pretrained(file, initial, config)
+    variables, report = _reader(config)(config, initial)
     if jax.process_index() == 0:
         print(f"pretrained weights ({config.model.pretrained_format}) from {report}")
     # Copied by jit into buffers of their own: the train step donates, and so destroys, its input.
@@ -57,6 +60,29 @@ def with_pretrained(
         out_shardings=sharding,
     )
     return start(variables)
+
+
+def _reader(config: ConfigDict) -> Callable[[ConfigDict, Variables], tuple[Variables, str]]:
+    """`load_pretrained` of the config's file, of any format. Raises UserError if it has another."""
+    origin, form = config.model.pretrained, config.model.pretrained_format
+    if form not in darknet.FORMATS or origin.endswith((".safetensors", ".pth", ".pt")):
+        if origin.endswith(".weights"):
+            raise UserError(
+                f"{origin} is by its name a file of Darknet, not {form!r}: set "
+                f"config.model.pretrained_format to {' or '.join(darknet.FORMATS)}"
+            )
+        file = read_weights(origin)
+        return lambda config, variables: load_pretrained(file, variables, config)
+    darknet.read_header(origin)
+
+    def read(config: ConfigDict, variables: Variables) -> tuple[Variables, str]:
+        partial, detection = form == "darknet_backbone", build.detection_layer(config)
+        if not partial:
+            expected = darknet.expected_settings(config.model.backbone)
+            _check_settings(origin, config, expected)
+        return darknet.read_darknet(origin, variables, detection=detection, partial=partial)
+
+    return read
 
 
 def load_pretrained(
@@ -75,7 +101,6 @@ def load_pretrained(
             f": set config.model.pretrained_format to {found!r}, or give another file"
         )
     if model.pretrained_format != "backbone":
-        settings = flatten(config)
         expected = formats.expected_settings(file, model.pretrained_format)
         # The image may be larger than in training, with as many more cells; both programs halve
         # it six times.
@@ -84,19 +109,25 @@ def load_pretrained(
             expected["image_size"] = cell_size * model.grid_size
         except (TypeError, ZeroDivisionError):
             raise UserError(f"{file.origin} has metadata that are no numbers") from None
-        for key, value in expected.items():
-            if settings[key] != value:
-                wanted = shortened(repr(value), 1000)
-                raise UserError(
-                    f"{file.origin}, a checkpoint of {model.pretrained_format!r}, needs "
-                    f"{key}={wanted}, not {settings[key]!r}: set config.{key} to {wanted}"
-                )
+        _check_settings(file.origin, config, expected)
     return formats.from_format(
         file,
         variables,
         model.pretrained_format,
         boxes_per_cell=model.boxes_per_cell,
+        grid_size=model.grid_size,
         hint=f"is it a {model.backbone} (config.model.backbone), with width_multiplier "
         f"{model.width_multiplier}, head_channels {model.head_channels}, boxes_per_cell "
         f"{model.boxes_per_cell} and {len(model.class_names)} class_names?",
     )
+
+
+def _check_settings(origin: str, config: ConfigDict, expected: Mapping[str, Any]) -> None:
+    settings, form = flatten(config), config.model.pretrained_format
+    for key, value in expected.items():
+        if settings[key] != value:
+            wanted = shortened(repr(value), 1000)
+            raise UserError(
+                f"{origin}, a checkpoint of {form!r}, needs {key}={wanted}, not "
+                f"{settings[key]!r}: set config.{key} to {wanted}"
+            )

@@ -2,7 +2,8 @@
 
 Every variable must have its array and every array its variable: a network of which a few layers
 silently stayed random trains all the same, only to a worse end. The numbers are equal in both
-worlds. Names differ, and the axes of kernels: [O, I, H, W] in PyTorch, [H, W, I, O] in flax.
+worlds. Names differ, and the axes of kernels: [O, I, H, W] and [O, I] in PyTorch, [H, W, I, O] and
+[I, O] in flax.
 """
 
 from collections.abc import Callable, Mapping
@@ -66,7 +67,7 @@ def assign(
             raise UserError(f"{where} has shape {shapes}: {hint}")
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
             raise UserError(f"{where} is {tensor.dtype}, expected floating point")
-        array = tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor  # OIHW -> HWIO
+        array = tensor.transpose({4: (2, 3, 1, 0), 2: (1, 0)}.get(tensor.ndim, range(tensor.ndim)))
         with np.errstate(over="ignore"):  # becomes infinite
             loaded[path] = np.array(array, leaf.dtype)
         if not np.isfinite(loaded[path]).all():
@@ -78,4 +79,4 @@ def assign(
 
 
 def to_torch_layout(array: np.ndarray) -> np.ndarray:
-    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array  # HWIO -> OIHW
+    return array.transpose({4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim, range(array.ndim)))

@@ -10,7 +10,8 @@
              channels, leaky ReLU of 0.1, ImageNet's mean and standard deviation inside the
              network, channels [x, y, w, h, conf] per box. Its backbone is a torch.nn.Sequential
              without names, grouped as (stem, layer1, ...) from commit 0a504cb on, flat from
-             7809067 on
+             7809067 on. YOLOV1 is the same with config.model.head=connected: a linear layer
+             that gives [channel, row, column]
 
 The channels of the last convolution get our own order, that of "reference", when a file is read.
 """
@@ -56,8 +57,14 @@ REFERENCE = Format(
         **{f"conv{i + 1}": f"conv.{3 * i}" for i in range(4)},
         **{f"bn{i + 1}": f"conv.{3 * i + 1}" for i in range(4)},
         "predict": "conv_out.0",
+        "neck": "neck",  # this one and the next are not the reference's, but of our own files
+        "hidden": "hidden",
     },
     settings={
+        "model.norm": "torch",
+        "model.head": "convolutional",
+        "model.head_depth": 4,
+        "model.head_hidden": None,
         "model.head_neck_channels": None,
         "model.head_negative_slope": 0.0,
         "model.pixel_mean": (0.0, 0.0, 0.0),
@@ -87,6 +94,7 @@ TORCHLAKE = Format(
 TORCHLAKE_GROUPED = dataclasses.replace(
     TORCHLAKE, stem={"conv1": "0.0", "bn1": "0.1", **{f"layer{i}": f"{i}" for i in range(1, 5)}}
 )
+_CONNECTED = "head.1.weight"  # of torchlake's YOLOV1
 FORMATS = {"backbone": Format(), "reference": REFERENCE, "torchlake": TORCHLAKE}
 
 # Settings in the metadata of an exported file, as JSON: name -> key of the config.
@@ -95,6 +103,7 @@ DESCRIBED = {
     for key in (
         *("model.backbone", "model.width_multiplier", "model.grid_size", "model.boxes_per_cell"),
         *("model.class_names", "model.head_neck_channels", "model.head_negative_slope"),
+        *("model.norm", "model.head", "model.head_depth", "model.head_hidden", "model.layers"),
         *("model.pixel_mean", "model.pixel_std", "model.prediction", "loss.xy_unit"),
         *("loss.class_loss", "image_size"),
     )
@@ -123,6 +132,8 @@ def describe(settings: Mapping[str, Any]) -> dict[str, str]:
 def expected_settings(file: WeightsFile, format_name: str) -> dict[str, Any]:
     """The config values that a checkpoint was trained with: its metadata's, else its program's."""
     settings = dict(FORMATS[format_name].settings)
+    if _CONNECTED in file.tensors:
+        settings["model.head"] = "connected"
     for name in DESCRIBED.keys() & file.metadata.keys():
         # The metadata of other programs may have the same names and be no JSON.
         with contextlib.suppress(ValueError, RecursionError):
@@ -132,12 +143,19 @@ def expected_settings(file: WeightsFile, format_name: str) -> dict[str, Any]:
 
 
 def from_format(
-    file: WeightsFile, variables: Variables, format_name: str, *, boxes_per_cell: int, hint: str
+    file: WeightsFile,
+    variables: Variables,
+    format_name: str,
+    *,
+    boxes_per_cell: int,
+    grid_size: int = 1,
+    hint: str,
 ) -> tuple[Variables, str]:
     """Variables of a model, read from a file of another program.
 
     Args:
       variables: `{"params": ..., "batch_stats": ...}` of the model, or their shapes and dtypes.
+      grid_size: needed for a head that is not convolutional.
       hint: as for `assign`.
 
     Returns:
@@ -147,31 +165,30 @@ def from_format(
     Raises:
       UserError: as `assign`; or the backbone was not trained as a whole.
     """
-    form = FORMATS[format_name]
-    if form is TORCHLAKE and f"{TORCHLAKE.backbone}0.0.weight" in file.tensors:
-        form = TORCHLAKE_GROUPED
+    form = _form(format_name, variables, f"{TORCHLAKE.backbone}0.0.weight" in file.tensors)
     ignored_prefix = None if form.head else "fc."  # torchvision's classifier
     leaves = _leaves(form, variables)
     loaded, report = assign(file, leaves, form.name_of, ignored_prefix=ignored_prefix, hint=hint)
-    if form is TORCHLAKE:
+    if format_name == "torchlake":
         _check_last_blocks(file)
     for path, array in loaded.items():
         if path[:2] == ("head", "predict"):
-            loaded[path] = array[..., _channel_order(format_name, boxes_per_cell, array.shape[-1])]
+            order = _channel_order(format_name, variables, boxes_per_cell, grid_size)
+            loaded[path] = array[..., order]
     values = (leaves_of(variables) | loaded).values()
     return jax.tree.unflatten(jax.tree.structure(variables), values), report
 
 
 def to_format(
-    variables: Variables, format_name: str, *, boxes_per_cell: int
+    variables: Variables, format_name: str, *, boxes_per_cell: int, grid_size: int = 1
 ) -> dict[str, np.ndarray]:
     """The inverse of `from_format`: arrays under a program's names, in torch's layout."""
-    form = FORMATS[format_name]
+    form = _form(format_name, variables)
     tensors = {}
     for path, leaf in _leaves(form, variables).items():
         array = np.asarray(leaf)
         if path[:2] == ("head", "predict"):
-            order = _channel_order(format_name, boxes_per_cell, array.shape[-1])
+            order = _channel_order(format_name, variables, boxes_per_cell, grid_size)
             array = array[..., np.argsort(order)]
         tensors[form.name_of(path)] = to_torch_layout(array)
     return tensors
@@ -183,11 +200,33 @@ def _leaves(form: Format, variables: Variables) -> dict[Path, Any]:
     return {path: leaf for path, leaf in leaves if form.head or path[0] == "backbone"}
 
 
-def _channel_order(format_name: str, boxes_per_cell: int, num_channels: int) -> np.ndarray:
-    """The format's index of each of our channels, int [K*5+C]."""
+def _form(format_name: str, variables: Variables, grouped: bool = False) -> Format:
+    form = FORMATS[format_name]
+    if form is TORCHLAKE and grouped:
+        form = TORCHLAKE_GROUPED
+    if format_name == "torchlake" and _is_connected(variables):
+        form = dataclasses.replace(form, head={**form.head, "predict": "head.1"})
+    return form
+
+
+def _is_connected(variables: Variables) -> bool:
+    kernel = leaves_of(variables).get(("head", "predict", "kernel"))
+    return kernel is not None and len(kernel.shape) == 2
+
+
+def _channel_order(
+    format_name: str, variables: Variables, boxes_per_cell: int, grid_size: int
+) -> np.ndarray:
+    """The format's index of each of our outputs: int [K*5+C], or [S*S*(K*5+C)] if connected."""
+    num_cells = grid_size**2 if _is_connected(variables) else 1
+    num_channels = leaves_of(variables)["head", "predict", "bias"].size // num_cells
     layout = np.array(CHANNEL_LAYOUTS[format_name])
     boxes = 5 * np.arange(boxes_per_cell)[:, None] + layout  # [K, 5]
-    return np.concatenate([boxes.reshape(-1), np.arange(boxes.size, num_channels)])
+    channels = np.concatenate([boxes.reshape(-1), np.arange(boxes.size, num_channels)])
+    cells = np.arange(num_cells)[:, None]
+    if format_name == "torchlake":  # [channel, row, column]
+        return (channels * num_cells + cells).reshape(-1)
+    return (cells * num_channels + channels).reshape(-1)
 
 
 def _check_last_blocks(file: WeightsFile) -> None:

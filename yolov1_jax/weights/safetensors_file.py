@@ -8,7 +8,7 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -40,22 +40,30 @@ def check_origin(origin: str) -> None:
         raise UserError(f"no file of weights at {origin}")
 
 
+def local_file(origin: str | os.PathLike[str]) -> str:
+    """The path of a file of weights, fetched if it is one of the hub. Raises UserError."""
+    origin = os.fspath(origin)
+    check_origin(origin)
+    return hub.download(origin) if origin.startswith(hub.PREFIX) else str(local_path(origin))
+
+
+def file_sha256(path: str) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def read_weights(origin: str | os.PathLike[str]) -> WeightsFile:
     """Reads all arrays of a path or of a name on the hub, without PyTorch or running a pickle.
 
     Raises:
       UserError: there is no such file, or it is truncated, damaged, hostile or of another format.
     """
-    origin = os.fspath(origin)
-    check_origin(origin)
+    origin, path = os.fspath(origin), local_file(origin)
     metadata: dict[str, str] = {}
-    on_hub = origin.startswith(hub.PREFIX)
-    path = hub.download(origin) if on_hub else str(local_path(origin))
     try:
+        sha256 = file_sha256(path)
         with open(path, "rb") as stream:
             head = stream.read(9)
-            stream.seek(0)
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         if head.startswith((ZIP_MAGIC, b"\x80")) and head[8:] != b"{":
             tensors = read_state_dict(path)
         else:
@@ -75,13 +83,19 @@ def write_safetensors(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
     """Writes a file, whole or not at all. Raises OSError if it cannot be written."""
-    target = pathlib.Path(path)
-    temporary = target.with_name(f".{os.getpid()}.tmp")
     # safetensors writes the memory of an array, whatever its strides.
     contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    write_whole(path, [safetensors.numpy.save(contiguous, dict(metadata))])
+
+
+def write_whole(path: str | os.PathLike[str], parts: Iterable[bytes]) -> None:
+    """Writes the parts of a file, whole or not at all. Raises OSError if it cannot be written."""
+    target = pathlib.Path(path)
+    temporary = target.with_name(f".{os.getpid()}.tmp")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        temporary.write_bytes(safetensors.numpy.save(contiguous, dict(metadata)))
+        with open(temporary, "wb") as stream:
+            stream.writelines(parts)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,398 @@
+"""Darknet's files: against a slow Darknet of our own, bytes that come back, and what is refused."""
+
+import struct
+
+import jax
+import numpy as np
+import pytest
+from tiny_run import save_run, tiny_config
+
+from yolov1_jax import config as configs
+from yolov1_jax import export
+from yolov1_jax.config import UserError, read_config_file, shipped_config
+from yolov1_jax.models.darknet import Darknet, Layer, parse_layer
+from yolov1_jax.training import build
+from yolov1_jax.training.pretrained import check_pretrained
+from yolov1_jax.weights.assign import leaves_of
+from yolov1_jax.weights.darknet import Header, layers_of, read_darknet, read_header, write_darknet
+from yolov1_jax.weights.darknet_cfg import detector_settings, read_layers, read_sections
+from yolov1_jax.yolo.grid import split_predictions
+
+# 32 pixels -> 16 -> 8 (an odd padding) -> 4 -> 2 x 2 cells of 2 boxes and 3 classes
+CFG = """
+[net]
+width = 32
+height = 32
+channels=3
+# a comment
+
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=2
+pad=1
+activation=leaky
+[maxpool]
+size=2
+stride=2
+[convolutional]
+filters=16
+size=2
+stride=2
+activation=relu
+[local]
+filters=8
+size=3
+stride=1
+pad=1
+activation=leaky
+[dropout]
+probability=.5
+[connected]
+output=5
+batch_normalize=1
+activation=leaky
+[connected]
+output=52
+activation=linear
+[detection]
+classes=3
+coords=4
+side=2
+num=2
+sqrt=1
+"""
+LAYERS = [8 * 4 + 8 * 27, 16 + 16 * 8 * 4, 8 * 16 + 16 * 8 * 16 * 9, 5 * 4 + 5 * 128, 52 + 52 * 5]
+DETECTION = (2, 2, 3)  # S, K, C
+VALUES = np.random.default_rng(0).uniform(0.1, 0.6, sum(LAYERS)).astype("<f4") - np.float32(0.25)
+for part in slice(8, 32), slice(-327, -312):  # of BatchNorm, variances among them
+    VALUES[part] = np.abs(VALUES[part]) + np.float32(0.1)
+HEADERS = [(0, 1, 0, 7), (0, 2, 0, 2**40), (2, 0, 5, 7), (1001, 0, 0, 7), (0, 1001, 0, 7)]
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    path = tmp_path / "tiny.cfg"
+    path.write_text(CFG)
+    return path
+
+
+def packed(header=HEADERS[0]):
+    return struct.pack("<iiiQ" if header[1] == 2 or header[0] == 2 else "<iiii", *header)
+
+
+def file_of(tmp_path, content, name="tiny.weights"):
+    path = tmp_path / name
+    path.write_bytes(content)
+    return path
+
+
+def config_of(cfg):
+    return build.with_class_names(read_config_file(f"yolov1:{cfg}"))
+
+
+def variables_of(cfg):
+    return build.abstract_variables(config_of(cfg))
+
+
+def slow_darknet(image, numbers):
+    """The C program's loops for CFG, [3, 32, 32] -> its flat output."""
+    at = 0
+
+    def take(*shape):
+        nonlocal at
+        at += np.prod(shape)
+        return numbers[at - np.prod(shape) : at].astype(float).reshape(shape)
+
+    def leaky(x):
+        return np.where(x > 0, x, 0.1 * x)
+
+    def convolve(x, weights, stride, pad):
+        x = np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
+        size = weights.shape[-1]
+        side = (x.shape[1] - size) // stride + 1
+        y = np.zeros((len(weights), side, side))
+        for f, i, j in np.ndindex(y.shape):
+            window = x[:, i * stride : i * stride + size, j * stride : j * stride + size]
+            y[f, i, j] = (window * weights[f]).sum()
+        return y
+
+    def normalize(x, bias, scale, mean, var):
+        shape = (-1,) + (1,) * (x.ndim - 1)
+        bias, scale, mean, var = (v.reshape(shape) for v in (bias, scale, mean, var))
+        return (x - mean) / (np.sqrt(var) + 1e-6) * scale + bias
+
+    statistics = [take(8) for _ in range(4)]
+    x = leaky(normalize(convolve(image, take(8, 3, 3, 3), 2, 1), *statistics))
+    x = x.reshape(8, 8, 2, 8, 2).max(axis=(2, 4))
+    bias = take(16)
+    x = np.maximum(convolve(x, take(16, 8, 2, 2), 2, 0) + bias[:, None, None], 0)
+    bias = take(8, 16)
+    y = np.zeros((8, 4, 4))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
+    for place in range(16):
+        i, j = divmod(place, 4)
+        weights = take(8, 16, 3, 3)
+        y[:, i, j] = (weights * padded[:, i : i + 3, j : j + 3]).sum(axis=(1, 2, 3)) + bias[
+            :, place
+        ]
+    x = leaky(y).reshape(-1)
+    bias, weights = take(5), take(5, 128)
+    scale, mean, var = take(5), take(5), take(5)
+    x = leaky(normalize(weights @ x, bias, scale, mean, var))
+    bias, weights = take(52), take(52, 5)
+    assert at == len(numbers)
+    return weights @ x + bias
+
+
+def test_a_cfg_and_its_weights_give_darknets_output(tmp_path, cfg):
+    config = config_of(cfg)
+    path = file_of(tmp_path, packed() + VALUES.tobytes())
+    variables, report = read_darknet(path, variables_of(cfg), detection=DETECTION)
+    assert f"version 0.1.0, 7 images seen, 5 of 5 layers, {len(VALUES):,} values" in report
+    images = np.random.default_rng(1).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    quick = {"xla_backend_optimization_level": 0}
+    apply = jax.jit(build.build_model(config).apply, static_argnums=2, compiler_options=quick)
+    raw = apply(variables, images, False)
+    found = split_predictions(raw, boxes_per_cell=2, num_classes=3)
+    flat = slow_darknet(images[0].transpose(2, 0, 1) / 255, VALUES)
+    classes, confidences, boxes = np.split(flat, [4 * 3, 4 * 3 + 4 * 2])
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    np.testing.assert_allclose(found.class_scores[0], classes.reshape(2, 2, 3), **close)
+    np.testing.assert_allclose(found.confidence[0], confidences.reshape(2, 2, 2), **close)
+    np.testing.assert_allclose(found.boxes[0], boxes.reshape(2, 2, 2, 4), **close)
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_bytes_come_back(tmp_path, cfg, header):
+    """A transposed file holds the weights of connected layers as [input, output]."""
+    numbers, usual = VALUES.copy(), variables_of(cfg)
+    if 1001 in header:
+        *_, last = np.cumsum(LAYERS[:-1])
+        start = last - LAYERS[-2]
+        for at, (outputs, inputs) in ((start + 5, (5, 128)), (last + 52, (52, 5))):
+            part = slice(at, at + outputs * inputs)
+            numbers[part] = numbers[part].reshape(outputs, inputs).T.reshape(-1)
+    content = packed(header) + numbers.tobytes()
+    path = file_of(tmp_path, content)
+    variables, _ = read_darknet(path, usual, detection=DETECTION)
+    assert read_header(path) == Header(*header)
+    expected, _ = read_darknet(
+        file_of(tmp_path, packed() + VALUES.tobytes(), "usual"), usual, detection=DETECTION
+    )
+    jax.tree.map(np.testing.assert_array_equal, variables, expected)
+    copy = tmp_path / "new" / "copy.weights"
+    size = write_darknet(copy, variables, read_header(path), detection=DETECTION)
+    assert copy.read_bytes() == content
+    assert size == len(content)
+
+
+@pytest.mark.parametrize("name", ["yolov1", "yolov1:paper", "fast_yolo"])
+def test_narrow_networks_come_back(tmp_path, name):
+    config = shipped_config(name)
+    config.model.width_multiplier = 0.01
+    if config.model.head == "connected":
+        config.model.head_hidden = None
+    config = build.with_class_names(config)
+    shapes, detection = build.abstract_variables(config), build.detection_layer(config)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda leaf: rng.uniform(size=leaf.shape).astype("f4"), shapes)
+    path = tmp_path / "narrow.weights"
+    write_darknet(path, variables, Header(), detection=detection)
+    found, _ = read_darknet(path, shapes, detection=detection)
+    jax.tree.map(np.testing.assert_array_equal, found, variables)
+    # Its first layers are the backbone's.
+    write_darknet(path, variables, Header(), detection=detection, backbone_only=True)
+    found, report = read_darknet(path, shapes, detection=detection, partial=True)
+    jax.tree.map(
+        np.testing.assert_array_equal, found["params"]["backbone"], variables["params"]["backbone"]
+    )
+    assert found["params"]["head"] == shapes["params"]["head"]
+    assert "of 20 layers" in report or "of 7 layers" in report
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "message"),
+    [
+        (3, "only 3 bytes"),
+        (-4, r"layer 5 of 5, backbone/connected6, .* expected 81,248 bytes .* found 81,244"),
+        (24, "layer 1 of 5, backbone/convolutional0, which needs bytes 16 to 1,008"),
+        (2000, "layer 2 of 5, backbone/convolutional2"),
+        (100_000, r"more after its last layer, backbone/connected6, which ends at byte 81,248: "),
+    ],
+)
+def test_another_size_names_the_layer(tmp_path, cfg, num_bytes, message):
+    content = (packed() + VALUES.tobytes() + bytes(50_000))[: 16 + len(VALUES) * 4 + 50_000]
+    end = num_bytes if num_bytes > 0 else 16 + 4 * len(VALUES) + num_bytes
+    path = file_of(tmp_path, content[:end])
+    with pytest.raises(UserError, match=rf"tiny\.weights.*{message}"):
+        read_darknet(path, variables_of(cfg), detection=DETECTION)
+
+
+def test_the_first_layers_and_a_classifier(tmp_path, cfg):
+    shapes = variables_of(cfg)
+    first = packed() + VALUES[: sum(LAYERS[:2])].tobytes()
+    for rest, remark in (b"", "2 of 5"), (bytes(4 * 17 * 10), "classifier of 10 classes"):
+        path = file_of(tmp_path, first + rest)
+        found, report = read_darknet(path, shapes, detection=DETECTION, partial=True)
+        assert remark in report
+        kernel = leaves_of(found)["backbone", "convolutional2", "kernel"]
+        assert kernel[1, 0, 3, 2] == VALUES[LAYERS[0] + 16 + (2 * 8 + 3) * 4 + 2]  # O, I, row 1
+        assert leaves_of(found)["backbone", "local3", "kernel"].shape == (4, 4, 3, 3, 16, 8)
+    with pytest.raises(UserError, match="layer 3 of 5"):  # not asked for as partial
+        read_darknet(path, shapes, detection=DETECTION)
+    path = file_of(tmp_path, first + bytes(4))
+    with pytest.raises(UserError, match="layer 3 of 5"):
+        read_darknet(path, shapes, detection=DETECTION, partial=True)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "layer"), [(-1, np.nan, "connected6"), (30, -1.0, "convolutional0")]
+)
+def test_values_that_cannot_be_right(tmp_path, cfg, place, value, layer):
+    values = VALUES.copy()
+    values[place] = value
+    path = file_of(tmp_path, packed() + values.tobytes())
+    with pytest.raises(UserError, match=f"{layer} has NaN, infinite values or negative variances"):
+        read_darknet(path, variables_of(cfg), detection=DETECTION)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__backbone": "resnet18"}, "no layer of Darknet"),
+        ({"model__backbone": "darknet"}, "connected or local"),
+    ],
+)
+def test_networks_that_darknet_has_not(changes, message):
+    variables = build.abstract_variables(tiny_config(**changes))
+    with pytest.raises(UserError, match=message):
+        layers_of(variables, (2, 2, 3))
+
+
+# --- cfg files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[dropout]", "[shortcut]", r"line 29, \[shortcut\]: expected a layer"),
+        ("[dropout]", "[route]", r"\[route\]"),
+        ("filters=16", "groups=16", "found groups"),
+        ("relu", "mish", "found mish"),
+        ("filters=16", "filters=many", "found many"),
+        ("output=52", "output=51", "expected output=52, found 51"),
+        ("height = 32", "height=64", "expected height=32, found 64"),
+        ("coords=4", "coords=5", "coords=4"),
+        ("[detection]", "[softmax]", r"found .*softmax"),
+        ("[net]", "[yolo]", r"starts with \[net\]"),
+        ("side=2", "side", "option=value"),
+    ],
+)
+def test_a_cfg_of_another_network(cfg, old, new, message):
+    cfg.write_text(CFG.replace(old, new))
+    with pytest.raises(UserError, match=message) as caught:
+        read_config_file(f"yolov1:{cfg}")
+    assert str(cfg) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_crop_layer_turns_images_to_minus_one_to_one(cfg):
+    cfg.write_text(CFG.replace("[conv", "[crop]\ncrop_width=32\ncrop_height=32\n[conv", 1))
+    settings = detector_settings(cfg)
+    assert settings["model.pixel_mean"] == settings["model.pixel_std"] == (0.5, 0.5, 0.5)
+    cfg.write_text(CFG.replace("[conv", "[crop]\nnoadjust=1\n[conv", 1))
+    assert detector_settings(cfg)["model.pixel_std"] == (1.0, 1.0, 1.0)
+
+
+def test_a_classifier(tmp_path, cfg):
+    """As cfg/darknet19.cfg ends: a convolution without BatchNorm gives the classes."""
+    cfg.write_text(
+        "[net]\n[conv]\nbatch_normalize=1\nfilters=8\nsize=3\npad=1\nactivation=leaky\n"
+        "[max]\nstride=2\n[conv]\nfilters=16\nactivation=linear\n"
+        "[avgpool]\n[softmax]\ngroups=1\n[cost]\ntype=sse\n"
+    )
+    layers = tuple(map(parse_layer, read_layers(read_sections(cfg))))
+    assert layers[1] == Layer("maxpool", size=2, stride=2, pad=1)
+    image = np.zeros((1, 4, 4, 3), np.float32)
+    network = Darknet(layers)
+    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), image, False))
+    shapes = {name: {"backbone": tree} for name, tree in shapes.items()}
+    content = packed() + VALUES[: 4 * 8 + 27 * 8 + 16 + 8 * 16].tobytes()
+    variables, report = read_darknet(file_of(tmp_path, content), shapes)
+    assert "2 of 2 layers" in report
+    write_darknet(tmp_path / "copy", variables, Header(0, 1, 0, 7))
+    assert (tmp_path / "copy").read_bytes() == content
+
+
+def test_class_names_must_fit_the_layers(cfg):
+    config = configs.replace(config_of(cfg), "model.class_names", ("a", "b"))
+    with pytest.raises(UserError, match=r"expected 3 classes.* found 2.* a, b"):
+        build.build_model(config)
+
+
+def yolov1_cfg():
+    """cfg/yolov1.cfg of Darknet, from the table of its layers."""
+
+    def conv(filters, size, stride=1):
+        return (
+            f"[convolutional]\nbatch_normalize=1\nfilters={filters}\nsize={size}\n"
+            f"stride={stride}\npad=1\nactivation=leaky\n"
+        )
+
+    pool = "[maxpool]\nsize=2\nstride=2\n"
+    return "".join(
+        [
+            "[net]\nbatch=1\nheight=448\nwidth=448\nchannels=3\nmomentum=0.9\ndecay=0.0005\n"
+            "saturation=1.5\nexposure=1.5\nhue=.1\nlearning_rate=0.0005\npolicy=steps\n"
+            "steps=200,400,600,20000,30000\nscales=2.5,2,2,.1,.1\nmax_batches = 40000\n",
+            *(conv(64, 7, 2), pool, conv(192, 3), pool),
+            *(conv(128, 1), conv(256, 3), conv(256, 1), conv(512, 3), pool),
+            *(conv(256, 1), conv(512, 3)) * 4,
+            *(conv(512, 1), conv(1024, 3), pool),
+            *(conv(512, 1), conv(1024, 3)) * 2,
+            *(conv(1024, 3), conv(1024, 3, 2), conv(1024, 3), conv(1024, 3)),
+            "[local]\nsize=3\nstride=1\npad=1\nfilters=256\nactivation=leaky\n",
+            "[dropout]\nprobability=.5\n[connected]\noutput= 1715\nactivation=linear\n",
+            "[detection]\nclasses=20\ncoords=4\nrescore=1\nside=7\nnum=3\nsoftmax=0\nsqrt=1\n"
+            "jitter=.2\nobject_scale=1\nnoobject_scale=.5\nclass_scale=1\ncoord_scale=5\n",
+        ]
+    )
+
+
+def test_the_shipped_config_is_darknets_file(cfg):
+    cfg.write_text(yolov1_cfg())
+    from_file, shipped = (
+        build.with_class_names(read_config_file(name)) for name in (f"yolov1:{cfg}", "yolov1")
+    )
+    found, wanted = (configs.flatten(config) for config in (from_file, shipped))
+    different = {key for key in wanted if found[key] != wanted[key]}
+    assert different == {"model.backbone", "model.layers"}
+    sizes = (
+        [layer.size for layer in layers_of(build.abstract_variables(config), (7, 3, 20))]
+        for config in (from_file, shipped)
+    )
+    assert next(sizes) == next(sizes)
+
+
+# --- Commands -------------------------------------------------------------------------------------
+
+
+def test_a_run_from_a_file_exports_the_same_bytes(tmp_path, cfg, capsys):
+    path = file_of(tmp_path, packed() + VALUES.tobytes())
+    config = configs.replace(config_of(cfg), "model.pretrained", str(path))
+    check_pretrained(configs.replace(config, "model.class_names", None))
+    variables, _ = read_darknet(path, variables_of(cfg), detection=DETECTION)
+    workdir = save_run(tmp_path / "run", {0: None}, config, variables)
+    output = tmp_path / "out.weights"
+    assert export.main([f"--workdir={workdir}", f"--output={output}"]) == 0
+    assert output.read_bytes() == path.read_bytes()
+    assert "version 0.1.0, 7 images seen" in capsys.readouterr().out
+
+
+def test_a_name_that_contradicts_the_format(tmp_path, cfg):
+    config = configs.replace(config_of(cfg), "model.pretrained", "yolov1.weights")
+    config = configs.replace(config, "model.pretrained_format", "reference")
+    with pytest.raises(UserError, match="pretrained_format to darknet or darknet_backbone"):
+        check_pretrained(config)
