@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
     data.train_difficult = False  # whether objects marked `difficult` are trained on
     data.unknown_classes = "refuse"  # or "skip": objects of classes that class_names lacks
     data.unannotated = "skip"  # images without annotation; "background": trained on, no objects
+    data.resize = "opencv"  # of evaluation and prediction; "darknet": its bilinear rule, unrounded
 
     # Augmentation of the reference, albumentations 1.0 in its order and with its defaults pinned.
     data.augmentation = augmentation = ConfigDict()
@@ -59,9 +60,17 @@ def get_config() -> ConfigDict:
     augmentation.mosaic_probability = 0.0  # four images in one
     augmentation.erase_probability = 0.0  # a rectangle in one colour
     augmentation.erase = 0.2  # its area drawn from [0.02, e]
+    # Darknet's, always where they are on; see docs/darknet.md
+    augmentation.jitter = 0.0  # each side moves by a part drawn from [-j, j], edges repeat
+    augmentation.saturation_scale = 1.0  # of HSV, times or over a factor drawn from 1 to s
+    augmentation.value_scale = 1.0  # the same for the value; either one takes the hue with it
+    augmentation.min_side = 0.0  # in image sides; thinner boxes are dropped
 
     config.model = model = ConfigDict()
-    model.backbone = "resnet34"  # "resnet18", "resnet34" or "resnet50"
+    # "resnet18", "resnet34" or "resnet50"; "darknet" or "fast", the paper's (configs/yolov1.py); or
+    # "layers", which --config=yolov1:FILE.cfg reads from a file of Darknet
+    model.backbone = "resnet34"
+    model.layers = ()  # of "layers", from the image to the grid: it has no head
     model.grid_size = 7  # S
     model.boxes_per_cell = 2  # K
     # None: the 20 of VOC (tfds), or those found in the training annotations (folder)
@@ -73,17 +82,29 @@ def get_config() -> ConfigDict:
     # the PyTorch reference ("reference", channels [conf, x, y, w, h]) or with its later library
     # ("torchlake", channels [x, y, w, h, conf], whose other settings are in the comments below).
     # With train.num_steps=0, a run that evaluates and predicts with that detector as it is.
+    # "darknet" and "darknet_backbone" are .weights of Darknet, whole or of the first layers.
     model.pretrained_format = "backbone"
     model.width_multiplier = 1.0  # of all channels; 1 is torchvision's network
+    # BatchNorm of the head and of Darknet's backbones: "torch", "darknet" (epsilon beside the root,
+    # momentum 0.99) or "none". ResNets always have PyTorch's.
+    model.norm = "torch"
+    # After its 3x3 convolutions: "convolutional" (1x1), "connected" (a hidden layer, dropout and a
+    # linear layer: the paper), or "local" (a locally connected neck in place of the hidden layer:
+    # Darknet's yolov1.cfg)
+    model.head = "convolutional"
+    model.head_depth = 4  # 3x3 convolutions
     model.head_channels = 1024
     model.head_neck_channels = config_dict.placeholder(int)  # 256: torchlake's extra layer
+    model.head_hidden = config_dict.placeholder(int)  # units; 4096 in the paper
+    model.head_dropout = 0.0  # probability; 0.5 in the paper, none in "convolutional"
     model.head_negative_slope = 0.0  # 0 is ReLU, 0.1 the leaky ReLU of the paper and of torchlake
     # The reference only divides by 255, although its backbone was trained with ImageNet's mean
     # (0.485, 0.456, 0.406) and standard deviation (0.229, 0.224, 0.225), which torchlake applies.
     model.pixel_mean = (0.0, 0.0, 0.0)  # of RGB in [0, 1]
     model.pixel_std = (1.0, 1.0, 1.0)
 
-    # Outputs are the values themselves, or logits ("sigmoid") of x, y, w, h and confidence (recipe)
+    # Outputs are the values themselves; or logits of x, y, w, h and confidence, "sigmoid" (recipe);
+    # or the values, but the roots of w and h, "darknet", with Darknet's loss (docs/darknet.md)
     model.prediction = "raw"
 
     config.loss = loss = ConfigDict()
@@ -133,6 +154,10 @@ def get_config() -> ConfigDict:
     optimizer.warmup_epochs = 0.0  # linear; the first update already has its share
     optimizer.decay_epochs = ()  # "step": where the rate is multiplied by decay_factor
     optimizer.decay_factor = 0.1
+    # "step", as Darknet's steps and scales: the rate is multiplied from these updates on, counted
+    # from 1, each by a factor of its own
+    optimizer.decay_updates = ()
+    optimizer.decay_scales = ()
     optimizer.final_fraction = 0.0  # "cosine": of the learning rate, at the end
     optimizer.clip_norm = config_dict.placeholder(float)  # of the gradient, over all parameters
     optimizer.ema_decay = config_dict.placeholder(float)  # average of the weights, for evaluation
@@ -143,5 +168,8 @@ def get_config() -> ConfigDict:
     evaluation.score_threshold = 0.005
     evaluation.nms_iou_threshold = 0.5
     evaluation.classes_per_box = "best"  # or "all": a box may be detected as several classes
+    evaluation.clip = (
+        "before_nms"  # boxes to the image; or "after_nms", one-sided (docs/darknet.md)
+    )
     evaluation.batch_size = 32
     return config.lock()

@@ -29,6 +29,12 @@ SHRUNK = {
     "model.grid_size": 2,
     "model.width_multiplier": 0.125,
     "model.head_channels": 64,
+    # The reference's loss and predictions.
+    "model.prediction": "raw",
+    "loss.box": "squared_roots",
+    "loss.confidence": "squared",
+    "loss.class_loss": "squared",
+    "loss.class_target": "all",
     # The derivative of the square root near zero would turn rounding into chaos within few steps.
     "loss.sqrt_epsilon": 0.01,
     "train.batch_size": 8,

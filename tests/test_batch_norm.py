@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from yolov1_jax.models.batch_norm import BatchNorm
+from yolov1_jax.models.batch_norm import BatchNorm, norm_layer
 
 training = BatchNorm(use_running_average=False, momentum=0.9)
 
@@ -40,6 +40,18 @@ def test_evaluation_by_hand():
     expected = 3 * np.array([-1.0, 4.0]) / np.sqrt(4 + 1e-5) + 0.5
     np.testing.assert_allclose(y[:, 0], expected, rtol=1e-6)
     assert statistics == state["batch_stats"]
+
+
+def test_darknets_epsilon_is_beside_the_root_and_its_averages_are_slow():
+    dtypes = {"dtype": jnp.float32, "param_dtype": jnp.float32}
+    state = variables(mean=2.0, var=1e-12, scale=3.0, bias=0.5)
+    evaluation, training = (norm_layer("darknet", train=train, **dtypes)() for train in (0, 1))
+    y, _ = apply(evaluation, state, jnp.array([[2.0 + 2**-20]]))
+    np.testing.assert_allclose(y, [[3 * 2**-20 / (1e-6 + 1e-6) + 0.5]], rtol=1e-5)
+    _, statistics = apply(training, state, jnp.array([[1.0], [3.0], [5.0]]))
+    np.testing.assert_allclose(statistics["mean"], 0.99 * 2 + 0.01 * 3, rtol=1e-6)
+    np.testing.assert_allclose(statistics["var"], 0.01 * 8 / 2, rtol=1e-6)
+    assert norm_layer("none", train=True, **dtypes) is None
 
 
 def test_a_mean_far_from_zero_costs_no_accuracy_once_the_running_mean_has_followed():

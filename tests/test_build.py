@@ -13,6 +13,7 @@ from yolov1_jax.config import UserError, shipped_config
 from yolov1_jax.data.transforms import Augmentation
 from yolov1_jax.training import build
 from yolov1_jax.training.optimizer import build_optimizer
+from yolov1_jax.yolo.darknet_loss import darknet_loss
 from yolov1_jax.yolo.decode import detections_from_predictions
 from yolov1_jax.yolo.grid import Predictions, encode_targets
 from yolov1_jax.yolo.loss import yolo_loss
@@ -88,6 +89,24 @@ def test_schedules_by_epochs(accumulation_steps, options, rates):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_schedule_of_yolov1_cfg():
+    """The update numbered 200, counted from 1, is the first with the second rate, and so on."""
+    config = config_with(
+        train__accumulation_steps=8,
+        train__num_steps=8 * 40_000,
+        optimizer__learning_rate=0.0005,
+        optimizer__schedule="step",
+        optimizer__decay_updates=(200, 400, 600, 20_000, 30_000),
+        optimizer__decay_scales=(2.5, 2.0, 2.0, 0.1, 0.1),
+    )
+    schedule = build.Setup(config).learning_rate
+    last_of = {199: 0.0005, 399: 0.00125, 599: 0.0025, 19_999: 0.005, 29_999: 0.0005}
+    for number, rate in [*last_of.items(), (40_000, 0.00005)]:
+        assert float(schedule(jnp.int32(number - 1))) == pytest.approx(rate, rel=1e-5)
+    firsts = [float(schedule(jnp.int32(number))) for number in last_of]
+    np.testing.assert_allclose(firsts, [0.00125, 0.0025, 0.005, 0.0005, 0.00005], rtol=1e-5)
+
+
 def test_every_update_takes_all_its_batches():
     """The reference's updates came one batch early, and lost those at the end of an epoch."""
     config = config_with(
@@ -120,6 +139,8 @@ def test_every_option_reaches_its_function():
 
     config = shipped_config("r34")
     assert build.loss_options(config).keys() == keywords(yolo_loss)
+    darknet = configs.replace(config, "model.prediction", "darknet")
+    assert build.loss_options(darknet).keys() == keywords(darknet_loss) | {"prediction"}
     assert build.select_options(config).keys() == keywords(detections_from_predictions)
     assert keywords(build_optimizer) - {"accumulation_steps"} <= set(config.optimizer)
     targets = build.target_options(config).keys()

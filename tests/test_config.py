@@ -24,7 +24,10 @@ def with_value(key, value):
 STRONG = [f"strong:{name}" for name in runpy.run_path(FOLDER / "strong.py")["MODELS"]]
 
 
-@pytest.mark.parametrize("name", ["quickstart", "r18", "r34", "r50", *STRONG, *ABLATIONS])
+PAPER = ["yolov1", "yolov1:paper", "yolov1:convolutional", "fast_yolo", "fast_yolo:paper"]
+
+
+@pytest.mark.parametrize("name", ["quickstart", "r18", "r34", "r50", *PAPER, *STRONG, *ABLATIONS])
 def test_shipped_configs_pass_and_survive_json(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # they are found from any folder
     config = read_config_file(name)
@@ -132,6 +135,7 @@ def test_mistakes_on_the_command_line(key, text, telling):
         ("model.pixel_mean", (0.5,), "three"),
         ("optimizer.decay_epochs", (3, 2), "ascending"),
         ("optimizer.decay_epochs", ("a",), "decay_epochs"),
+        ("optimizer.decay_updates", (200,), "one factor for each"),
         ("train.num_epochs", None, "num_steps or num_epochs"),
         ("train.batch_size", None, "batch_size"),
         ("data.eval", (" , ",), "empty"),
@@ -144,6 +148,13 @@ def test_values_that_cannot_be_right(key, value, telling):
     with pytest.raises(UserError, match=telling) as caught:
         configs.check(with_value(key, value))
     assert "\n" not in str(caught.value)
+
+
+def test_darknets_loss_has_fewer_choices():
+    config = with_value("model.prediction", "darknet")
+    configs.check(config)
+    with pytest.raises(UserError, match=r"config\.loss\.ignore_iou=0\.5"):
+        configs.check(configs.replace(config, "loss.ignore_iou", 0.5))
 
 
 def test_a_config_without_a_key_is_refused():

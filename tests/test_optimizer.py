@@ -63,6 +63,44 @@ def test_sgd_with_momentum_is_pytorchs_sgd():
     np.testing.assert_allclose(params["w"], w, rtol=1e-5)
 
 
+def test_sgd_is_darknets_rule():
+    """update_convolutional_layer: sums over B images, and momentum before the next update.
+
+    The rate changes at the third update, as it does after an accumulation of two steps each.
+    """
+    batch_size, rates = 4, [0.1, 0.1, 0.25, 0.25]
+    rng = np.random.default_rng(0)
+    start = {"kernel": rng.normal(size=(3, 2)), "bias": rng.normal(size=2)}
+    # -dL/dw of every image
+    deltas = {name: rng.normal(size=(4, batch_size, *w.shape)) for name, w in start.items()}
+
+    weights = {name: w.copy() for name, w in start.items()}
+    updates = {name: np.zeros_like(w) for name, w in start.items()}
+    for n, rate in enumerate(rates):
+        for name in weights:
+            updates[name] += deltas[name][n].sum(axis=0)
+            if name == "kernel":
+                updates[name] += -0.01 * batch_size * weights[name]
+            weights[name] += rate / batch_size * updates[name]
+            updates[name] *= 0.9
+
+    schedule = build_schedule("step", learning_rate=0.1, num_updates=4, decays=[(2, 2.5)])
+    options = {"weight_decay": 0.01, "momentum": 0.9, "decay_norms": False}
+    optimizer = build_optimizer("sgd", schedule, accumulation_steps=2, **options)
+    params = jax.tree.map(jnp.float32, start)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    for step in range(8):  # of the mean over half of the images
+        half = slice(2 * (step % 2), 2 * (step % 2) + 2)
+        gradient = {
+            name: jnp.float32(-delta[step // 2, half].mean(axis=0))
+            for name, delta in deltas.items()
+        }
+        changes, state = update(gradient, state, params)
+        params = optax.apply_updates(params, changes)
+    for name, expected in weights.items():
+        np.testing.assert_allclose(params[name], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_only_kernels_decay_on_request(name):
     params = {"kernel": jnp.ones((1, 2)), "scale": jnp.ones(2), "bias": jnp.ones(1)}
@@ -129,8 +167,8 @@ def test_weight_average(accumulation_steps):
     ("name", "options", "rates"),
     [
         ("constant", {"warmup_updates": 4}, {0: 0.5, 1: 1, 2: 1.5, 3: 2, 4: 2, 5: 2}),
-        ("step", {"decay_updates": [2, 4]}, {0: 2, 1: 2, 2: 0.2, 3: 0.2, 4: 0.02}),
-        ("step", {"decay_updates": [2, 2]}, {0: 2, 1: 2, 2: 0.02}),
+        ("step", {"decays": [(2, 0.1), (4, 2.5)]}, {0: 2, 1: 2, 2: 0.2, 3: 0.2, 4: 0.5}),
+        ("step", {"decays": [(2, 0.1), (2, 0.2)]}, {0: 2, 1: 2, 2: 0.04}),
         # Half of the cosine, at count 7, is the mean of its ends.
         (
             "cosine",
@@ -140,8 +178,6 @@ def test_weight_average(accumulation_steps):
     ],
 )
 def test_schedules(name, options, rates):
-    schedule = build_schedule(
-        name, learning_rate=2.0, num_updates=12, **{"decay_factor": 0.1, **options}
-    )
+    schedule = build_schedule(name, learning_rate=2.0, num_updates=12, **options)
     found = {count: float(schedule(count)) for count in rates}
     assert found == pytest.approx(rates, rel=1e-5)

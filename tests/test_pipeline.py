@@ -13,7 +13,7 @@ import pytest
 from yolov1_jax.config import UserError
 from yolov1_jax.data.dataset import Record
 from yolov1_jax.data.pipeline import eval_batches, train_batches
-from yolov1_jax.data.transforms import Augmentation
+from yolov1_jax.data.transforms import Augmentation, resize_image
 
 ALL_OBJECTS = Augmentation(min_area=0)
 PLAIN = Augmentation(enabled=False, min_area=0)
@@ -122,6 +122,18 @@ def test_evaluation_yields_each_image_once_in_order(length, count):
     assert index.tolist() == [*range(length), *[-1] * (-length % 4)]
     assert image[:length, -1, -1, 0].tolist() == [10 * i for i in range(length)]
     assert not image[length:].any()
+
+
+def test_darknets_resize_is_not_rounded():
+    batches = evaluate(GreySource(6), resize="darknet")
+    assert {batch["image"].dtype for batch in batches} == {np.dtype(np.float32)}
+    image = batches[0]["image"][1]
+    np.testing.assert_allclose(image, resize_image(GreySource(6)[1].image, 32, "darknet"))
+    assert (image % 1 > 0.01).any()
+    assert not batches[1]["image"][2:].any()
+    # The second process has nothing but rows of zeros to add, in the same type.
+    (empty,) = evaluate(GreySource(1), resize="darknet", process_count=2, process_index=1)
+    assert empty["image"].dtype == np.float32
 
 
 MOSAIC = Augmentation(

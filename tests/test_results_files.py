@@ -7,7 +7,7 @@ import pytest
 from annotated_sets import found, images_of
 
 from yolov1_jax.config import UserError
-from yolov1_jax.evaluation.results_files import FORMATS, coco_results, read_results, results_files
+from yolov1_jax.evaluation.results_files import coco_results, read_results, results_files
 from yolov1_jax.yolo.detections import Detections
 
 IMAGES = images_of("VOC2007/000007", "VOC2007/000005")
@@ -40,7 +40,7 @@ def random_detections(dtype=np.float32):
     return list(map(Detections, boxes, scores, rng.integers(0, 2, (2, 60))))
 
 
-@pytest.mark.parametrize("results_format", FORMATS)
+@pytest.mark.parametrize("results_format", ["coco", "devkit", "both"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_whatever_is_written_comes_back(tmp_path, results_format, dtype):
     detections = [*random_detections(dtype), found()]
@@ -61,6 +61,19 @@ def test_whatever_is_written_comes_back(tmp_path, results_format, dtype):
             boxes = one.boxes_xyxy[orders[0]], other.boxes_xyxy[orders[1]]
             np.testing.assert_allclose(*boxes, rtol=0, atol=1e-12)
         assert "1 of 3 images have no detections" in results.notes
+
+
+def test_files_of_darknets_valid(tmp_path):
+    """print_yolo_detections: "%s %f %f %f %f %f", the box as it is."""
+    detections = [found(((0.0, 2 / 3, 30, 40.5), 1 / 3, 1)), found()]
+    files = results_files(detections, IMAGES, results_format="darknet", set_name="test")
+    assert files == {
+        "darknet/comp4_det_test_cat.txt": "",
+        "darknet/comp4_det_test_dog.txt": "000007 0.333333 0.000000 0.666667 30.000000 40.500000\n",
+    }
+    for path, text in files.items():
+        (tmp_path / path.rsplit("/")[-1]).write_text(text)
+    assert read_results(tmp_path, IMAGES).detections[0].scores.tolist() == [0.333333]
 
 
 def test_files_are_those_of_coco_and_the_devkit():

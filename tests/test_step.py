@@ -3,6 +3,8 @@
 Frames: boxes in [0, 1] of the image. B batch, S = 2 grid side, K = 2 boxes per cell, C = 3 classes.
 """
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from yolov1_jax.training.step import (
     make_predict_step,
     make_train_step,
 )
+from yolov1_jax.yolo.darknet_loss import darknet_loss
 from yolov1_jax.yolo.grid import encode_targets, split_predictions
 from yolov1_jax.yolo.loss import yolo_loss
 
@@ -120,6 +123,35 @@ def test_a_step_is_forward_loss_gradient_update(sgd_step):
     for name, weight in {"xy": 5, "wh": 5, "object": 1, "no_object": 0.5, "class": 1}.items():
         expected = weight * metrics[f"unweighted/{name}"]
         np.testing.assert_allclose(metrics[f"loss/{name}"], expected, rtol=1e-6)
+
+
+class DropNet(TinyNet):
+    """A linear layer behind dropout; no BatchNorm."""
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = nn.Dropout(0.5, deterministic=not train)(images.reshape(len(images), -1) / 255)
+        x = nn.Dense(self.grid_size**2 * (self.boxes_per_cell * 5 + self.num_classes))(x)
+        return x.reshape(len(images), self.grid_size, self.grid_size, -1)
+
+
+def test_dropout_is_a_function_of_the_step_and_the_loss_may_be_darknets():
+    model, optimizer, batch = DropNet(), optimizer_of(), batch_of()
+    options = {"target_options": TARGETS, "loss_options": {"prediction": "darknet", **LOSS}}
+    jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    step = jit(make_train_step(model, optimizer, dropout_seed=0, details=True, **options))
+    state = create_train_state(jax.random.key(0), model=model, optimizer=optimizer, image_size=8)
+    after, metrics = step(state, batch)
+    _, again = step(state, batch)
+    np.testing.assert_array_equal(metrics["output"], again["output"])
+    assert after.batch_stats == {}
+    _, later = step(state._replace(step=state.step + 1), batch)
+    assert np.mean(np.asarray(later["output"]) != np.asarray(metrics["output"])) > 0.9
+    outputs = split_predictions(metrics["output"], boxes_per_cell=2, num_classes=3)
+    objects = (batch[name] for name in ("boxes_xyxy", "labels", "valid"))
+    targets = encode_targets(*objects, grid_size=2, num_classes=3, xy_unit="cell", **TARGETS)
+    expected = jit(functools.partial(darknet_loss, **LOSS))(outputs, targets).total
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
 
 
 def test_one_batch_can_be_learned_by_heart():

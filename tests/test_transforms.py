@@ -52,6 +52,59 @@ def test_warp_and_resize_are_the_slow_loop(flip, scale, shift):
         assert np.abs(transforms.resize_image(image, 32) - slow).max() <= 1
 
 
+def slow_darknet_resize(image, new_width, new_height):
+    """resize_image of Darknet's src/image.c, line by line, in C's float32."""
+    f = np.float32
+    height, width, _ = image.shape
+    image = image.astype(f)
+    part = np.zeros((height, new_width, 3), f)
+    resized = np.zeros((new_height, new_width, 3), f)
+    width_scale = f(width - 1) / f(new_width - 1)
+    height_scale = f(height - 1) / f(new_height - 1)
+    for r, c in np.ndindex(height, new_width):
+        if c == new_width - 1 or width == 1:
+            part[r, c] = image[r, width - 1]
+        else:
+            sx = f(c) * width_scale
+            ix = int(sx)
+            dx = sx - f(ix)
+            part[r, c] = (f(1) - dx) * image[r, ix] + dx * image[r, ix + 1]
+    for r in range(new_height):
+        sy = f(r) * height_scale
+        iy = int(sy)
+        dy = sy - f(iy)
+        for c in range(new_width):
+            resized[r, c] = (f(1) - dy) * part[iy, c]
+        if r == new_height - 1 or height == 1:
+            continue
+        for c in range(new_width):
+            resized[r, c] += dy * part[iy + 1, c]
+    return resized
+
+
+@pytest.mark.parametrize(("height", "width"), [(39, 51), (7, 1), (1, 5), (32, 32), (13, 44)])
+def test_resize_of_darknet_is_its_slow_loop(height, width):
+    image = noise(height, width)
+    expected = slow_darknet_resize(image, 32, 32)
+    found = transforms.resize_image(image, 32, "darknet")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-5)
+    if (height, width) == (32, 32):
+        np.testing.assert_array_equal(found, image)
+
+
+def test_the_last_row_of_darknets_resize_is_almost_black_at_some_heights():
+    heights = range(100, 1001)
+    dark = [
+        height
+        for height in heights
+        if transforms.resize_as_darknet(noise(height, 2) | 128, (448, 2))[-1].max() < 0.1
+    ]
+    assert len(dark) == 44
+    assert {226, 449, 451, 477} <= set(dark)
+    assert not {333, 375, 500} & set(dark)
+
+
 @pytest.mark.parametrize("zoomed_in", [False, True])
 def test_boxes_follow_the_pixels(zoomed_in):
     rng, num_whole = np.random.default_rng(1), 0
@@ -174,6 +227,19 @@ def test_brightness_contrast_and_saturation_are_within_two_levels_of_the_definit
         assert np.abs(adjusted - float_adjust(image, steps)).max() <= 2
 
 
+@pytest.mark.parametrize("amounts", [(0.1, 1.5, 1.5), (-0.1, 1 / 1.5, 0.8), (0.05, 1.4, 0.7)])
+def test_hsv_is_darknets_distort_image(amounts):
+    """Added to the hue, multiplied into saturation and value; only the result is clipped."""
+    turn, saturation_scale, value_scale = amounts
+    image, expected = noise(20, 20), []
+    for pixel in image.reshape(-1, 3) / 255:
+        hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
+        changed = (hue + turn) % 1, saturation * saturation_scale, value * value_scale
+        expected.append(np.clip(np.multiply(colorsys.hsv_to_rgb(*changed), 255), 0, 255))
+    found = transforms.adjust_color(image, (("hsv", amounts),)).reshape(-1, 3)
+    assert np.abs(found - expected).max() < 0.51
+
+
 @pytest.mark.parametrize("degrees", [-72, -14, 10, 72])
 def test_hue_is_as_near_to_the_definition_as_eight_bits_allow(degrees):
     image, steps = noise(40, 40), (("hue", degrees / 360),)
@@ -256,6 +322,48 @@ def test_windows_and_rectangles_are_drawn_from_their_ranges():
     for rectangle in (crops, rectangles):
         assert (rectangle >= -1e-9).all()
         assert (rectangle <= 1 + 1e-9).all()
+
+
+def darknet(**settings):
+    """cfg/yolov1.cfg: jitter .2, saturation and exposure 1.5, hue .1."""
+    off = {"color_probability": 0.0, "affine_probability": 0.0}
+    scales = {"jitter": 0.2, "saturation_scale": 1.5, "value_scale": 1.5, "hue": 0.1}
+    limits = {"min_area": 0.0, "min_visibility": 0.0, "min_side": 0.005}
+    return Augmentation(**{**off, **scales, **limits, **settings})
+
+
+def test_darknets_choices_are_drawn_from_their_ranges():
+    rng = np.random.default_rng(0)
+    samples = [transforms.sample_parameters(rng, darknet()) for _ in range(4000)]
+    sides = np.concatenate([sample.windows for sample in samples]) - WHOLE
+    assert sides.shape == (4000, 4)
+    amounts = np.array([dict(sample.color)["hsv"] for sample in samples])
+    # rand_scale: uniform from 1 to 1.5, or 1 over that.
+    larger = amounts[:, 1:] > 1
+    assert np.abs(larger.mean(axis=0) - 0.5).max() < 0.04
+    factors = np.where(larger, amounts[:, 1:], 1 / amounts[:, 1:])
+    columns = [(side, -0.2, 0.2) for side in sides.T] + [(amounts[:, 0], -0.1, 0.1)]
+    columns += [(factor, 1.0, 1.5) for factor in factors.T]
+    for values, low, high in columns:
+        counts, _ = np.histogram(values, bins=10, range=(low, high))
+        assert counts.sum() == 4000
+        assert np.abs(counts / 4000 - 0.1).max() < 0.03
+    off = transforms.sample_parameters(rng, darknet(enabled=False))
+    assert (off.windows.tolist(), off.color) == (WHOLE.tolist(), ())
+
+
+def test_a_jittered_crop_repeats_the_edges_and_moves_the_boxes():
+    """load_data_detection of src/data.c: crop by pleft, ptop, pright, pbot; boxes in its sides."""
+    image = noise(40, 40)
+    pleft, ptop, pright, pbot = -8, 4, 4, -4  # 44 x 40 pixels
+    window = np.array([[pleft, ptop, 40 - pright, 40 - pbot]]) / 40
+    boxes = np.array([[0, 4, 22, 24], [35.9, 10, 40, 20], [35.7, 10, 40, 20]])
+    shown, moved, keep = transforms.augment(image, boxes, only(windows=window), (40, 44), darknet())
+    expected = np.pad(image, [(0, 4), (8, 0), (0, 0)], "edge")[4:, :44]
+    np.testing.assert_array_equal(shown, expected)
+    np.testing.assert_allclose(moved[0], [8 / 44, 0, 30 / 44, 0.5])
+    # 0.1 of 44 pixels of the second are in view, less than 0.005; 0.3 of the third.
+    assert keep.tolist() == [True, False, True]
 
 
 def test_an_erased_rectangle_is_one_colour():

@@ -131,12 +131,14 @@ def test_splits_of_data_yaml(tree, config):
 
 def test_lists_of_splits(tree):
     """As CVAT writes them: labels beside the images, paths from another folder."""
-    for name in "ab":
+    for name in "abc":
         add(tree, f"obj_train_data/{name}.png", f"obj_train_data/{name}.txt")
     tree.write("obj.names", "cat\ndog\n")
     tree.write("train.txt", "data/obj_train_data/b.png\n")
     tree.write("val.txt", "data/obj_train_data/a.png\n")
-    assert opened(tree, "train")[0].image_ids == ("b",)
+    annotations, notes = opened(tree, "train")
+    assert annotations.image_ids == ("b",)
+    assert "in no split: c" in notes
     assert opened(tree, "val")[0].class_names == ("cat", "dog")
 
 

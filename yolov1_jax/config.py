@@ -44,9 +44,15 @@ _CHOICES = {
     "data.format": ("auto", "voc", "yolo", "coco"),
     "data.unknown_classes": ("refuse", "skip"),
     "data.unannotated": ("skip", "background"),
-    "model.backbone": ("resnet18", "resnet34", "resnet50"),
-    "model.prediction": ("raw", "sigmoid"),
-    "model.pretrained_format": ("backbone", "reference", "torchlake"),
+    "data.resize": ("opencv", "darknet"),
+    "model.backbone": ("resnet18", "resnet34", "resnet50", "darknet", "fast", "layers"),
+    "model.norm": ("torch", "darknet", "none"),
+    "model.head": ("convolutional", "connected", "local"),
+    "model.prediction": ("raw", "sigmoid", "darknet"),
+    "model.pretrained_format": (
+        *("backbone", "reference", "torchlake"),
+        *("darknet", "darknet_backbone"),
+    ),
     "loss.objectness_target": ("iou", "one"),
     "loss.no_object_boxes": ("all", "empty_cells"),
     "loss.xy_unit": ("image", "cell"),
@@ -60,16 +66,18 @@ _CHOICES = {
     "optimizer.schedule": ("constant", "step", "cosine"),
     "eval.protocol": ("voc07", "voc10", "reference"),
     "eval.classes_per_box": ("best", "all"),
+    "eval.clip": ("before_nms", "after_nms"),
 }
 # Keys of values that may be None.
 _OPTIONAL = """
 data.root data.images_per_epoch model.class_names model.pretrained model.head_neck_channels
+model.head_hidden
 train.num_epochs train.num_steps train.eval_every_epochs train.eval_every_steps
 train.checkpoint_every_steps optimizer.clip_norm optimizer.ema_decay
 loss.ignore_iou train.patience train.max_hours
 """
 # Tuples of strings; all other tuples are of numbers.
-_STRINGS = ("data.train", "data.eval", "model.class_names")
+_STRINGS = ("data.train", "data.eval", "model.class_names", "model.layers")
 # Values of older versions, by their names of today.
 _RENAMED = {("eval.protocol", "seed"): "reference"}
 # Keys that older runs lack, with the value that stands for what those runs did.
@@ -85,8 +93,19 @@ _ADDED: dict[str, Any] = {
     "data.augmentation.mosaic_probability": 0.0,
     "data.augmentation.erase_probability": 0.0,
     "data.augmentation.erase": 0.2,
+    "data.augmentation.jitter": 0.0,
+    "data.augmentation.saturation_scale": 1.0,
+    "data.augmentation.value_scale": 1.0,
+    "data.augmentation.min_side": 0.0,
+    "data.resize": "opencv",
     "model.pretrained_format": "backbone",
     "model.prediction": "raw",
+    "model.layers": (),
+    "model.norm": "torch",
+    "model.head": "convolutional",
+    "model.head_depth": 4,
+    "model.head_hidden": None,
+    "model.head_dropout": 0.0,
     "loss.box": "squared_roots",
     "loss.confidence": "squared",
     "loss.ignore_iou": None,
@@ -96,7 +115,19 @@ _ADDED: dict[str, Any] = {
     "train.max_hours": None,
     "optimizer.decay_norms": True,
     "optimizer.backbone_factor": 1.0,
+    "optimizer.decay_updates": (),
+    "optimizer.decay_scales": (),
+    "eval.clip": "before_nms",
 }
+# Keys of the section loss that `darknet_loss` does not have.
+NOT_OF_DARKNET = (
+    "no_object_boxes",
+    "ignore_iou",
+    "box",
+    "confidence",
+    "label_smoothing",
+    "sqrt_epsilon",
+)
 
 # Keys by the interval of their values: "[" includes the bound, "(" does not.
 _INTERVALS = {
@@ -104,14 +135,16 @@ _INTERVALS = {
     "[32, inf)": "image_size",
     "[1, inf)": """
         data.images_per_epoch model.grid_size model.boxes_per_cell model.head_channels
-        model.head_neck_channels train.batch_size train.accumulation_steps train.log_every_steps
+        model.head_neck_channels model.head_hidden model.head_depth train.batch_size
+        train.accumulation_steps train.log_every_steps
         train.eval_every_steps train.checkpoint_every_steps train.keep_checkpoints eval.batch_size
-        train.patience data.augmentation.expand
+        train.patience data.augmentation.expand optimizer.decay_updates
         """,
     "(0, inf)": """
         model.width_multiplier model.pixel_std loss.sqrt_epsilon train.num_epochs
         train.eval_every_epochs optimizer.learning_rate optimizer.epsilon optimizer.decay_epochs
-        optimizer.decay_factor optimizer.clip_norm train.max_hours
+        optimizer.decay_factor optimizer.decay_scales optimizer.clip_norm train.max_hours
+        data.augmentation.saturation_scale data.augmentation.value_scale
         """,
     "[0, inf)": """
         data.num_workers data.augmentation.min_area loss.coordinate_weight loss.object_weight
@@ -130,11 +163,12 @@ _INTERVALS = {
     "(0, 1)": "data.eval_fraction",
     "[0, 1)": """
         data.augmentation.scale optimizer.beta1 optimizer.beta2 optimizer.momentum
-        optimizer.ema_decay loss.label_smoothing
+        optimizer.ema_decay model.head_dropout loss.label_smoothing data.augmentation.min_side
         """,
     "[0.1, 1]": "data.augmentation.crop",
     "[0.02, 1]": "data.augmentation.erase",
     "[0, 0.5]": "data.augmentation.hue",
+    "[0, 0.5)": "data.augmentation.jitter",
     "(-inf, inf)": "model.head_negative_slope model.pixel_mean",
 }
 _INTERVAL_OF = {key: interval for interval, keys in _INTERVALS.items() for key in keys.split()}
@@ -159,7 +193,7 @@ def read_config_file(path: str) -> ConfigDict:
     checkout = pathlib.Path(__file__).resolve().parents[1]
     installed = pathlib.Path(sysconfig.get_path("data"), "share", "yolov1_jax")
     shipped = [folder / "configs" / f"{place}.py" for folder in (checkout, installed)]
-    files = [one for one in (pathlib.Path(place).expanduser(), *shipped) if one.is_file()]
+    files = [one for one in (pathlib.Path(os.path.expanduser(place)), *shipped) if one.is_file()]
     if not files:
         raise UserError(
             f"expected a config file at {place!r}, found none: give one such as configs/r34.py, or "
@@ -267,19 +301,41 @@ def check(config: ConfigDict) -> None:
     for key in ("model.pixel_mean", "model.pixel_std"):
         if len(flat[key]) != 3:
             raise UserError(f"config.{key} must be three numbers, got {flat[key]!r}")
-    if list(flat["optimizer.decay_epochs"]) != sorted(set(flat["optimizer.decay_epochs"])):
+    for key in ("optimizer.decay_epochs", "optimizer.decay_updates"):
+        if list(flat[key]) != sorted(set(flat[key])):
+            raise UserError(f"config.{key} must be ascending, got {flat[key]!r}")
+    if len(flat["optimizer.decay_updates"]) != len(flat["optimizer.decay_scales"]):
         raise UserError(
-            "config.optimizer.decay_epochs must be ascending, got "
-            f"{flat['optimizer.decay_epochs']!r}"
+            "config.optimizer.decay_scales must have one factor for each of decay_updates, got "
+            f"{flat['optimizer.decay_scales']!r} for {flat['optimizer.decay_updates']!r}"
         )
     if flat["train.num_steps"] is None and flat["train.num_epochs"] is None:
         raise UserError("config.train needs num_steps or num_epochs, got neither: set one")
+    if flat["model.prediction"] == "darknet":
+        for key in NOT_OF_DARKNET:
+            if flat[f"loss.{key}"] != known.loss[key]:
+                raise UserError(
+                    f"config.loss.{key}={flat[f'loss.{key}']} is not for "
+                    f"model.prediction=darknet: leave it at {known.loss[key]}"
+                )
+    if (flat["model.backbone"] == "layers") != bool(flat["model.layers"]):
+        raise UserError(
+            f"config.model.backbone={flat['model.backbone']} with {len(flat['model.layers'])} "
+            "model.layers: --config=yolov1:FILE.cfg sets both"
+        )
+    if flat["model.head"] == "local" and flat["model.head_neck_channels"] is None:
+        raise UserError("config.model.head=local needs model.head_neck_channels: set it to 256")
     needs_sigmoid = flat["loss.box"] != "squared_roots" or flat["loss.confidence"] != "squared"
     if needs_sigmoid and flat["model.prediction"] != "sigmoid":
         raise UserError(
             f"config.loss.box={flat['loss.box']} or config.loss.confidence="
             f"{flat['loss.confidence']} needs boxes and confidence in (0, 1), got "
             f"model.prediction={flat['model.prediction']}: set config.model.prediction=sigmoid"
+        )
+    if flat["data.source"] == "folder" and flat["data.root"] is None:
+        raise UserError(
+            "config.data.root is not set: the folder source needs the top of the tree, for example "
+            "--config.data.root=VOCdevkit"
         )
     for split in ("train", "eval"):
         if not split_list(flat[f"data.{split}"]):
@@ -291,11 +347,6 @@ def check(config: ConfigDict) -> None:
                 f"config.data.{split} is {flat[f'data.{split}']}, splits of tfds: name those of "
                 'the folder, such as train, val or "VOC2007:test", or start from --config=own_data'
             )
-    if flat["data.source"] == "folder" and flat["data.root"] is None:
-        raise UserError(
-            "config.data.root is not set: the folder source needs the top of the tree, for example "
-            "--config.data.root=VOCdevkit"
-        )
 
 
 def _is_within(number: Any, interval: str) -> bool:
@@ -365,7 +416,7 @@ def local_path(text: str | os.PathLike[str]) -> pathlib.Path:
             f"expected a path of this machine, found {text!r}: mount the bucket, and give the path "
             "of the mount"
         )
-    return pathlib.Path(text).expanduser()
+    return pathlib.Path(os.path.expanduser(text))
 
 
 def with_absolute_paths(config: ConfigDict) -> ConfigDict:

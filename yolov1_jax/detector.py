@@ -86,6 +86,7 @@ class Detector:
         self.batch_size: int = min(config.eval.batch_size, 8)  # images at once
         self.step: int = run.step  # of the checkpoint
         self._select_options = select_options(config)
+        self._resize: str = config.data.resize
         self._predict = run.setup.predict_step
         # On one device: the others would only repeat its work.
         self._variables = jax.device_put(run.variables, jax.devices()[0])
@@ -131,8 +132,9 @@ class Detector:
         while rows := list(itertools.islice(inputs, self.batch_size)):
             # A power of two that the first batch fits in: few shapes have to be compiled.
             batch_size = batch_size or min(self.batch_size, 1 << (len(rows) - 1).bit_length())
-            batch = np.zeros((batch_size, self.image_size, self.image_size, 3), np.uint8)
-            batch[: len(rows)] = [pixels for _, _, pixels in rows]
+            pixels = np.stack([one for _, _, one in rows])
+            batch = np.zeros((batch_size, *pixels.shape[1:]), pixels.dtype)
+            batch[: len(rows)] = pixels
             predicted = jax.device_get(self._predict(self._variables, batch))
             predictions = Predictions(*(part[: len(rows)] for part in predicted))
             sizes = np.array([size[::-1] for _, size, _ in rows])
@@ -155,7 +157,7 @@ class Detector:
                     raise
                 on_unusable(error)
                 continue
-            yield image, pixels.shape[1::-1], resize_image(pixels, self.image_size)
+            yield image, pixels.shape[1::-1], resize_image(pixels, self.image_size, self._resize)
 
     def __repr__(self) -> str:
         names = ", ".join(self.class_names[:5]) + ", ..." * (len(self.class_names) > 5)

@@ -3,9 +3,9 @@
     python -m yolov1_jax.evaluate --workdir=runs/r34 [--step=best|latest|N] [--protocol=voc07]
 
 prints the result and writes <workdir>/eval/<step>.json, the detections in <workdir>/eval/<step>/
-(--results_format: coco, devkit or both) and the pictures in <workdir>/report/. --splits and --root
-evaluate on other data than the run's own, --protocol puts another mAP first; the names of the files
-then have the folder and splits, or the protocol, in them. --output=FOLDER or --output=FILE.json
+(--results_format: coco, devkit, both or darknet) and the pictures in <workdir>/report/. --splits
+and --root evaluate on other data than the run's own, --protocol puts another mAP first; the names
+of the files then have the folder and splits, or the protocol, in them. --output=FOLDER or FILE.json
 writes everything there, and nothing in the run folder.
 
     python -m yolov1_jax.evaluate --detections=PATH --workdir=runs/r34

@@ -96,21 +96,25 @@ def eval_batches(
     *,
     image_size: int,
     batch_size: int,
+    resize: str = "opencv",
     num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
     """Each image once, resized, in the order of the source. Args and errors: as `train_batches`.
 
+    `resize` is the rule of `resize_image`.
+
     All processes yield ceil(len(source) / batch_size) batches of the same shape. Ground truth is
     not in the batch: evaluation takes it, unpadded, from `source.annotations`.
 
     Returns:
-      An iterator, to be closed. A batch is a dict of image uint8 [B, H, W, 3] and index int32 [B],
-      the image's place in the source, -1 for the rows of zeros that fill the last batch.
+      An iterator, to be closed. A batch is a dict of image [B, H, W, 3], uint8 or, resized as
+      "darknet", float32 from 0 to 255; and index int32 [B], the image's place in the source, -1 for
+      the rows of zeros that fill the last batch.
     """
     num_batches = math.ceil(_checked_length(source) / batch_size)
-    row = functools.partial(_explained, functools.partial(_eval_row, source, image_size))
+    row = functools.partial(_explained, functools.partial(_eval_row, source, image_size, resize))
     rows = grain.MapDataset.range(num_batches * batch_size).map(row)
     dataset = rows.batch(batch_size // process_count)[process_index::process_count].repeat(None)
     return Batches(dataset, num_workers, num_batches)
@@ -200,9 +204,10 @@ def _train_row(
     }
 
 
-def _eval_row(source: Source, image_size: int, index: int) -> Batch:
+def _eval_row(source: Source, image_size: int, resize: str, index: int) -> Batch:
     if index >= len(source):
-        image, index = np.zeros((image_size, image_size, 3), np.uint8), -1
+        dtype = np.float32 if resize == "darknet" else np.uint8
+        image, index = np.zeros((image_size, image_size, 3), dtype), -1
     else:
-        image = resize_image(source[index].image, image_size)
+        image = resize_image(source[index].image, image_size, resize)
     return {"image": image, "index": np.array(index, np.int32)}

@@ -15,13 +15,14 @@ reflected border, and a filter of the boxes after the resize and again at the en
 
 Not the reference's, and off by default (docs/recipe.md): expand and crop choose a window of the
 image or around it, which is folded into the same matrix; a rectangle is erased; and `pipeline` puts
-four images together to a mosaic.
+four images together to a mosaic. Darknet's (docs/darknet.md): jitter moves the window's sides, and
+colours change once, in HSV.
 """
 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -56,6 +57,13 @@ class Augmentation:
     mosaic_probability: float = 0.0  # of four images in one (YOLOv4: Bochkovskiy et al. 2020)
     erase_probability: float = 0.0  # of a rectangle in one colour (Zhong et al. 2020)
     erase: float = 0.2  # area of the rectangle, uniform in [0.02, value] of the image
+    # Darknet's, always: each side of the window moves by a part of the image uniform in [-value,
+    # value], in or out, where the edge pixels repeat; saturation and value of HSV are multiplied or
+    # divided by a factor uniform from 1 to the given one, and `hue` turns with them.
+    jitter: float = 0.0
+    saturation_scale: float = 1.0
+    value_scale: float = 1.0
+    min_side: float = 0.0  # an object must be as wide and as high as this at the end, in images
 
 
 class Affine(NamedTuple):
@@ -65,7 +73,7 @@ class Affine(NamedTuple):
     offset: tuple[float, float]
 
 
-Color = tuple[tuple[str, float], ...]  # (name of the adjustment, amount), in order; may be empty
+Color = tuple[tuple[str, Any], ...]  # (name of the adjustment, amount), in order; may be empty
 
 
 class Parameters(NamedTuple):
@@ -98,12 +106,19 @@ def sample_parameters(rng: np.random.Generator, augmentation: Augmentation) -> P
         ("saturation", 1 + a.saturation * unit[2]),
         ("hue", a.hue * unit[3]),
     )
+    distortion: Color = ()
+    if a.enabled and (a.saturation_scale != 1 or a.value_scale != 1):
+        factors = random_scale(unit[2], a.saturation_scale), random_scale(unit[0], a.value_scale)
+        distortion = (("hsv", (a.hue * unit[3], *factors)),)
+        color = (*color[:3], ("hue", 0.0))
     order = rng.permutation(4)
     chance = np.concatenate([chance, rng.random(3)])
     canvas = expand_window(rng.random(3), a.expand)
     crops = crop_windows(rng.random((_NUM_CROPS, 4)), a.crop)
     erased = erased_rectangle(rng.random(4), a.erase)
+    jitter = a.jitter * rng.uniform(-1, 1, size=4)
     if not a.enabled:
+        jitter[:] = 0.0
         chance[:] = 1.0  # below no probability
     if chance[1] >= a.affine_probability:
         scale, shift_x, shift_y = 1.0, 0.0, 0.0
@@ -111,13 +126,20 @@ def sample_parameters(rng: np.random.Generator, augmentation: Augmentation) -> P
         canvas = np.array([[0.0, 0.0, 1.0, 1.0]])
     if chance[4] >= a.crop_probability:
         crops = crops[:0]
-    side = canvas[0, 2] - canvas[0, 0]
+    canvas = canvas + jitter
+    sides = np.tile(canvas[:, 2:] - canvas[:, :2], 2)
     return Parameters(
-        windows=np.concatenate([canvas[:, [0, 1, 0, 1]] + side * crops, canvas]),
+        windows=np.concatenate([canvas[:, [0, 1, 0, 1]] + sides * crops, canvas]),
         affine=flip_scale_shift(bool(chance[0] < a.flip_probability), scale, (shift_x, shift_y)),
-        color=tuple(color[i] for i in order) if chance[2] < a.color_probability else (),
+        color=(*(color[i] for i in order if chance[2] < a.color_probability), *distortion),
         erased=erased if chance[5] < a.erase_probability else erased[:0],
     )
+
+
+def random_scale(number: float, scale: float) -> float:
+    """Darknet's `rand_scale`: a factor between 1 and `scale`, or 1 over it. number in [-1, 1]"""
+    factor = 1 + (scale - 1) * abs(number)
+    return factor if number > 0 else 1 / factor
 
 
 def expand_window(numbers: np.ndarray, expand: float) -> np.ndarray:
@@ -207,8 +229,13 @@ def augment(
     corners = relative.reshape(-1, 2, 2) * affine.scale + affine.offset  # [n, 2, 2]
     moved = np.sort(corners, axis=1).reshape(-1, 4)  # a mirrored box has left and right swapped
     moved, keep_moved = filter_boxes(moved, size, augmentation)
-    # Around an expanded image there is no mirror image: its objects would have no boxes.
-    image = warp_image(image, affine, size, reflect=min(window) >= 0 and max(window) <= 1)
+    keep_moved &= np.all(moved[:, 2:] - moved[:, :2] >= augmentation.min_side, axis=1)
+    border = cv2.BORDER_REFLECT_101
+    if augmentation.jitter > 0:
+        border = cv2.BORDER_REPLICATE
+    elif min(window) < 0 or max(window) > 1:
+        border = cv2.BORDER_CONSTANT  # a mirror image would have objects without boxes
+    image = warp_image(image, affine, size, border)
     image = adjust_color(image, parameters.color)
     for rectangle in parameters.erased:
         left, top, right, bottom = np.rint(rectangle * [*size[::-1], *size[::-1]]).astype(int)
@@ -237,20 +264,58 @@ def flip_scale_shift(flip: bool, scale: float, shift: tuple[float, float]) -> Af
     return Affine((scale_x, scale), offset)
 
 
-def resize_image(image: np.ndarray, image_size: int) -> np.ndarray:
+def resize_image(image: np.ndarray, image_size: int, rule: str = "opencv") -> np.ndarray:
     """Stretches an image to a square, for evaluation and prediction. -> [image_size, image_size, 3]
 
-    Linear without a low-pass filter, as the reference was trained and tested, and as `warp_image`.
+    Linear without a low-pass filter. "opencv", uint8: as the reference was trained and tested, and
+    as `warp_image`. "darknet", float32: `resize_as_darknet`.
     """
+    if rule == "darknet":
+        return resize_as_darknet(image, (image_size, image_size))
     return cv2.resize(image, (image_size, image_size), interpolation=cv2.INTER_LINEAR)
 
 
+def resize_as_darknet(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Darknet's `resize_image` (src/image.c of f6afaab), faults included. -> float32 [*size, 3]
+
+    The corner pixels of both images coincide. Columns first, then rows; both not rounded. The last
+    column is that of the image. The last row has no second tap: where float32 rounds its place to
+    just above the image's last row, which it does for 44 of the heights from 100 to 1000 at 448, it
+    is the row above times almost 0.
+    """
+    height, width = image.shape[:2]
+    left, weight = _darknet_taps(width, size[1])
+    right = np.minimum(left + 1, width - 1)
+    left[-1], weight[-1] = width - 1, 0
+    weight = weight[:, None]  # [new width, 1]
+    image = image.astype(np.float32)
+    image = (1 - weight) * image[:, left] + weight * image[:, right]  # [height, new width, 3]
+    top, weight = _darknet_taps(height, size[0])
+    bottom = np.minimum(top + 1, height - 1)
+    weight = weight[:, None, None]  # [new height, 1, 1]
+    resized = (1 - weight) * image[top]
+    resized[:-1] += (weight * image[bottom])[:-1]
+    return resized
+
+
+def _darknet_taps(side: int, new_side: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first pixel for each new one, int, and the weight of the one after it, float32."""
+    step = np.float32(side - 1) / np.float32(new_side - 1)
+    place = np.arange(new_side, dtype=np.float32) * step
+    first = place.astype(int)
+    return first, place - first.astype(np.float32)
+
+
 def warp_image(
-    image: np.ndarray, affine: Affine, size: tuple[int, int], *, reflect: bool = True
+    image: np.ndarray,
+    affine: Affine,
+    size: tuple[int, int],
+    border: int = cv2.BORDER_REFLECT_101,
 ) -> np.ndarray:
     """Resizes and transforms in one interpolation. -> uint8 [*size, 3]
 
-    What comes into view from outside mirrors the image about its edge pixels, or is grey.
+    What comes into view from outside mirrors the image about its edge pixels, repeats these
+    (BORDER_REPLICATE) or is grey (BORDER_CONSTANT).
     """
     # OpenCV puts the integer coordinates at the centres of pixels, so the relative x of the pixel
     # in column i is (i + 0.5) / width, in the original image as in the network input.
@@ -260,7 +325,7 @@ def warp_image(
         zoom = new_side * affine.scale[axis] / side
         matrix[axis, axis] = zoom
         matrix[axis, 2] = 0.5 * zoom + new_side * affine.offset[axis] - 0.5
-    border = cv2.BORDER_REFLECT_101 if reflect else cv2.BORDER_CONSTANT  # and linear interpolation
+    # Linear interpolation is the default.
     return cv2.warpAffine(image, matrix, size[::-1], borderMode=border, borderValue=_FILL)
 
 
@@ -286,12 +351,13 @@ def adjust_color(image: np.ndarray, color: Color) -> np.ndarray:
     """Applies the adjustments one after the other. uint8 [H, W, 3] -> uint8 [H, W, 3]
 
     "brightness" blends with black, "contrast" with the image's mean grey, "saturation" with each
-    pixel's grey: amount * image + (1 - amount) * other. "hue" turns the colours. Each step rounds
-    and clips to uint8, as in torchvision and albumentations: what is white then stays white.
+    pixel's grey: amount * image + (1 - amount) * other. "hue" turns the colours; "hsv" is Darknet's
+    `distort_image`. Each step rounds and clips to uint8, as in torchvision and albumentations: what
+    is white then stays white.
     """
     for name, amount in color:
-        if name == "hue":
-            image = adjust_hue(image, amount)
+        if name in ("hue", "hsv"):
+            image = adjust_hue(image, amount) if name == "hue" else distort_image(image, *amount)
             continue
         matrix, offset = amount * np.eye(3), 0.0
         if name == "contrast":
@@ -300,6 +366,19 @@ def adjust_color(image: np.ndarray, color: Color) -> np.ndarray:
             matrix += (1 - amount) * np.tile(_LUMA, (3, 1))
         image = cv2.transform(image, np.column_stack([matrix, np.full(3, offset)]))
     return image
+
+
+def distort_image(image: np.ndarray, turn: float, saturation: float, value: float) -> np.ndarray:
+    """Turns the hue by `turn` of the colour circle and multiplies saturation and value of HSV.
+
+    As Darknet's (src/image.c), in float32: only the result is clipped, so that a saturation over 1
+    takes from the middle channel, too.
+    """
+    hsv = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)  # hue in degrees
+    hsv[..., 0] = (hsv[..., 0] + 360 * turn) % 360
+    hsv[..., 1:] *= np.array([saturation, value], np.float32)
+    rgb = 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
 
 
 def adjust_hue(image: np.ndarray, turn: float) -> np.ndarray:

@@ -14,6 +14,7 @@ PASCAL VOC's development kit: a file comp4_det_<set>_<class>.txt for each class,
 
 in pixels from 1, both ends included. Numbers are written with all their digits. The order of rows
 or lines decides between equal scores. Images and classes that are not in a file have no detections.
+Darknet's `yolo valid` writes the same files with six decimals, in the pixels of its labels.
 """
 
 import collections
@@ -35,7 +36,7 @@ from yolov1_jax.data.dataset import Annotations, shortened
 from yolov1_jax.evaluation import ground_truth
 from yolov1_jax.yolo.detections import Detections
 
-FORMATS = ("coco", "devkit", "both")
+FORMATS = ("coco", "devkit", "both", "darknet")
 
 
 class Results(NamedTuple):
@@ -77,21 +78,23 @@ def results_files(
     """Detections of each image as the texts of files, by their paths in a folder.
 
     "coco" gives detections.json and, for COCO's programs to read with it, annotations.json;
-    "devkit" gives devkit/comp4_det_<set_name>_<class>.txt; "both" gives all.
+    "devkit" gives devkit/comp4_det_<set_name>_<class>.txt; "both" gives both; "darknet" gives the
+    devkit's files with the numbers of Darknet's, darknet/comp4_det_<set_name>_<class>.txt.
     """
     files = {}
     if results_format in ("coco", "both"):
         files["detections.json"] = json.dumps(coco_results(detections, annotations)) + "\n"
         files["annotations.json"] = json.dumps(ground_truth.coco_annotations(annotations)) + "\n"
-    if results_format in ("devkit", "both"):
+    if results_format in ("devkit", "both", "darknet"):
+        folder, digits = ("darknet", "{:f}") if results_format == "darknet" else ("devkit", "{!r}")
         lines: list[list[str]] = [[] for _ in annotations.class_names]
         names = ground_truth.short_names(annotations.image_ids)
         for name, found in zip(names, detections, strict=True):
             for box, score, label in zip(*found, strict=True):
                 numbers = np.array([score, *box], np.float64).tolist()
-                lines[label].append(" ".join([name, *map(repr, numbers)]) + "\n")
+                lines[label].append(" ".join([name, *map(digits.format, numbers)]) + "\n")
         for class_name, of_class in zip(annotations.class_names, lines, strict=True):
-            path = f"devkit/comp4_det_{set_name}_{_file_part(class_name)}.txt"
+            path = f"{folder}/comp4_det_{set_name}_{_file_part(class_name)}.txt"
             files[path] = "".join(of_class)
     return files
 

@@ -18,8 +18,7 @@ from yolov1_jax.config import UserError
 from yolov1_jax.data.dataset import Source
 from yolov1_jax.data.pipeline import eval_batches
 from yolov1_jax.data.source import open_source
-from yolov1_jax.models.head import head_strides
-from yolov1_jax.models.resnet import STRIDE
+from yolov1_jax.models.darknet import parse_layer
 from yolov1_jax.models.yolov1 import YOLOv1
 from yolov1_jax.training import cpu, run_folder
 from yolov1_jax.training.checkpoint import Checkpoints, DamagedCheckpoint
@@ -51,7 +50,8 @@ def check(config: ConfigDict) -> None:
     start_devices()
     check_batch_size(config.train.batch_size, "config.train.batch_size")
     check_batch_size(config.eval.batch_size, "config.eval.batch_size")
-    head_strides(config.image_size, config.model.grid_size, STRIDE)
+    if config.model.backbone != "layers":
+        build_model(with_class_names(config)).head_strides(config.image_size)
 
 
 def open_split(config: ConfigDict, split: str, *, images_required: bool = True) -> Source:
@@ -125,6 +125,7 @@ class Setup:
                 self.optimizer,
                 target_options=target_options(config),
                 loss_options=loss_options(config),
+                dropout_seed=config.seed if self.model.has_dropout else None,
             ),
             in_shardings=(self.replicated, self.over_batch),
             out_shardings=(self.replicated, self.replicated),
@@ -161,6 +162,7 @@ class Setup:
             source,
             image_size=config.image_size,
             batch_size=config.eval.batch_size,
+            resize=config.data.resize,
             num_workers=config.data.num_workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -238,8 +240,15 @@ def build_model(config: ConfigDict) -> YOLOv1:
         for name, value in config.model.items()
         if name not in ("backbone", "class_names", "pretrained", "pretrained_format")
     }
+    num_classes = len(config.model.class_names)
+    expected = _num_classes_of_layers(config)
+    if expected not in (None, num_classes):
+        raise UserError(
+            f"expected {expected} classes, as config.model.layers ends, found {num_classes} in the "
+            f"data: {', '.join(config.model.class_names)}"[:300]
+        )
     return YOLOv1(
-        num_classes=len(config.model.class_names),
+        num_classes=num_classes,
         backbone_name=config.model.backbone,
         dtype=jnp.dtype(config.compute_dtype),
         **fields,
@@ -248,9 +257,30 @@ def build_model(config: ConfigDict) -> YOLOv1:
 
 def count_parameters(config: ConfigDict) -> int:
     """Of the network; with VOC's 20 classes where they are not known yet."""
-    names = config.model.class_names or ("?",) * 20
-    variables = abstract_variables(configs.replace(config, "model.class_names", tuple(names)))
+    variables = abstract_variables(with_class_names(config))
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
+
+
+def detection_layer(config: ConfigDict) -> tuple[int, int, int]:
+    """S, K and C."""
+    model = config.model
+    return model.grid_size, model.boxes_per_cell, len(model.class_names)
+
+
+def with_class_names(config: ConfigDict) -> ConfigDict:
+    """With as many as the layers predict, or VOC's 20, where they are not known yet."""
+    if config.model.class_names is not None:
+        return config
+    names = ("?",) * (_num_classes_of_layers(config) or 20)
+    return configs.replace(config, "model.class_names", names)
+
+
+def _num_classes_of_layers(config: ConfigDict) -> int | None:
+    """Of a network that is nothing but layers, else None."""
+    model = config.model
+    if model.backbone != "layers":
+        return None
+    return parse_layer(model.layers[-1]).output // model.grid_size**2 - 5 * model.boxes_per_cell
 
 
 def abstract_variables(config: ConfigDict) -> dict[str, Any]:
@@ -283,20 +313,24 @@ def run_length(config: ConfigDict, num_images: int) -> Length:
 def _schedule(config: ConfigDict, length: Length) -> optax.Schedule:
     options, accumulation_steps = config.optimizer, config.train.accumulation_steps
     updates_per_epoch = length.steps_per_epoch / accumulation_steps
+    decays = [
+        (round(epoch * updates_per_epoch), options.decay_factor) for epoch in options.decay_epochs
+    ]
+    # Darknet's update of that number, counted from 1, has the new rate.
+    decays += zip((n - 1 for n in options.decay_updates), options.decay_scales, strict=True)
     return build_schedule(
         options.schedule,
         learning_rate=options.learning_rate,
         num_updates=length.num_steps // accumulation_steps,
         warmup_updates=round(options.warmup_epochs * updates_per_epoch),
-        decay_updates=[round(epoch * updates_per_epoch) for epoch in options.decay_epochs],
-        decay_factor=options.decay_factor,
+        decays=decays,
         final_fraction=options.final_fraction,
     )
 
 
 def _optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     of_schedule = {"name", "learning_rate", "schedule", "warmup_epochs", "decay_epochs"}
-    of_schedule |= {"decay_factor", "final_fraction"}
+    of_schedule |= {"decay_factor", "decay_updates", "decay_scales", "final_fraction"}
     return build_optimizer(
         config.optimizer.name,
         schedule,
@@ -311,9 +345,11 @@ def target_options(config: ConfigDict) -> dict[str, Any]:
 
 
 def loss_options(config: ConfigDict) -> dict[str, Any]:
-    """Keyword arguments of `yolo_loss`."""
-    targets = target_options(config)
-    options = {name: value for name, value in config.loss.items() if name not in targets}
+    """Keyword arguments of `yolo_loss`, or the prediction "darknet" and those of `darknet_loss`."""
+    without = {*target_options(config)}
+    if config.model.prediction == "darknet":
+        without |= {*configs.NOT_OF_DARKNET}
+    options = {name: value for name, value in config.loss.items() if name not in without}
     return {"prediction": config.model.prediction, **options}
 
 
@@ -324,4 +360,5 @@ def select_options(config: ConfigDict) -> dict[str, Any]:
         "score_threshold": config.eval.score_threshold,
         "nms_iou_threshold": config.eval.nms_iou_threshold,
         "classes_per_box": config.eval.classes_per_box,
+        "clip": config.eval.clip,
     }

@@ -3,8 +3,7 @@
 An update is one change of the weights; with accumulation it takes several train steps.
 """
 
-import collections
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,15 +17,15 @@ def build_schedule(
     learning_rate: float,
     num_updates: int,
     warmup_updates: int = 0,
-    decay_updates: Sequence[int] = (),
-    decay_factor: float = 0.1,
+    decays: Iterable[tuple[int, float]] = (),
     final_fraction: float = 0.0,
 ) -> optax.Schedule:
     """Number of updates made so far -> learning rate of the next one.
 
     Args:
-      name: "constant"; "step": multiplied by `decay_factor` at each of `decay_updates`; "cosine":
-        half a cosine from `learning_rate` down to `final_fraction` of it at `num_updates`.
+      name: "constant"; "step": multiplied by a factor after a number of updates, for each such pair
+        of `decays`; "cosine": half a cosine from `learning_rate` down to `final_fraction` of it at
+        `num_updates`.
       learning_rate: the rate after warm-up.
       num_updates: length of the run, warm-up included.
       warmup_updates: updates over which the rate rises linearly; the first update already has
@@ -35,11 +34,10 @@ def build_schedule(
     if name == "constant":
         schedule = optax.constant_schedule(learning_rate)
     elif name == "step":
-        # In a short run, several decays may fall on one update.
-        decays = collections.Counter(decay_updates)
-        schedule = optax.piecewise_constant_schedule(
-            learning_rate, {update: decay_factor**count for update, count in decays.items()}
-        )
+        factors: dict[int, float] = {}
+        for update, factor in decays:  # in a short run, several may fall on one update
+            factors[update] = factors.get(update, 1.0) * factor
+        schedule = optax.piecewise_constant_schedule(learning_rate, factors)
     else:
         decay = optax.cosine_decay_schedule(
             learning_rate, max(num_updates - warmup_updates, 1), alpha=final_fraction

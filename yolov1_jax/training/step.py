@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from yolov1_jax.training.optimizer import averaged_weights
+from yolov1_jax.yolo.darknet_loss import darknet_loss
 from yolov1_jax.yolo.grid import (
     Predictions,
     encode_targets,
@@ -28,7 +29,7 @@ class TrainState(NamedTuple):
 
     step: jax.Array  # int32 []
     params: Any
-    batch_stats: Any  # running mean and variance of BatchNorm
+    batch_stats: Any  # running mean and variance of BatchNorm; {} for a network without
     opt_state: Any
 
 
@@ -40,7 +41,7 @@ def create_train_state(
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         params=variables["params"],
-        batch_stats=variables["batch_stats"],
+        batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(variables["params"]),
     )
 
@@ -51,19 +52,28 @@ def make_train_step(
     *,
     target_options: Mapping[str, Any],
     loss_options: Mapping[str, Any],
+    dropout_seed: int | None = None,
     details: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Builds `train_step(state, batch) -> (state, metrics)`.
 
     Args:
       target_options: collision and class_target of `encode_targets`.
-      loss_options: keyword arguments of `yolo_loss`.
+      loss_options: keyword arguments of `yolo_loss`, or "darknet" as its `prediction` and those of
+        `darknet_loss`.
+      dropout_seed: for a network with dropout, whose masks are a function of the seed and the step.
       details: for tests and reports, adds to the metrics "unweighted/<term>" for each term of the
         loss, "output", the network's [B, S, S, K*5+C], and "gradients", a tree like the parameters.
 
     The batch has image uint8 [B, H, W, 3], boxes_xyxy [B, M, 4] in [0, 1], labels and valid [B, M].
     The metrics are scalars: "loss", "loss/<term>" for each weighted term, and "gradient_norm".
     """
+
+    options = dict(loss_options)
+    loss_function: Callable[..., Loss] = yolo_loss
+    if options.get("prediction") == "darknet":
+        del options["prediction"]
+        loss_function = darknet_loss
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         targets = encode_targets(
@@ -72,9 +82,13 @@ def make_train_step(
             batch["valid"],
             grid_size=model.grid_size,
             num_classes=model.num_classes,
-            xy_unit=loss_options["xy_unit"],
+            xy_unit=options["xy_unit"],
             **target_options,
         )
+
+        rngs = {}
+        if dropout_seed is not None:
+            rngs["dropout"] = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
 
         def loss_fn(params: Any) -> tuple[jax.Array, tuple[Loss, jax.Array, Any]]:
             raw, updated = model.apply(
@@ -82,9 +96,10 @@ def make_train_step(
                 batch["image"],
                 train=True,
                 mutable=["batch_stats"],
+                rngs=rngs,
             )
-            loss = yolo_loss(_split(model, raw), targets, **loss_options)
-            return loss.total, (loss, raw, updated["batch_stats"])
+            loss = loss_function(_split(model, raw), targets, **options)
+            return loss.total, (loss, raw, updated.get("batch_stats", {}))
 
         gradients, (loss, raw, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)

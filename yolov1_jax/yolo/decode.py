@@ -22,6 +22,7 @@ def detections_from_predictions(
     score_threshold: float,
     nms_iou_threshold: float,
     classes_per_box: str,
+    clip: str = "before_nms",
 ) -> list[Detections]:
     """Decodes, maps to the original images and removes repeats, see `select_detections`.
 
@@ -29,36 +30,52 @@ def detections_from_predictions(
       predictions: of N images, NumPy.
       sizes: int [N, 2], height and width of the original images in pixels.
       xy_unit: as in the loss that the network was trained with.
+      clip: boxes to the image "before_nms", which leaves out those without area in it; or
+        "after_nms", as Darknet's `yolo valid` does when it writes a box: left and top from below,
+        right and bottom from above, so that a box beside the image stays there.
     """
-    boxes, scores = scored_boxes(predictions, sizes, xy_unit=xy_unit)
-    return select_detections(
+    boxes, scores = scored_boxes(predictions, sizes, xy_unit=xy_unit, clip=clip == "before_nms")
+    found = select_detections(
         boxes,
         scores,
         score_threshold=score_threshold,
         iou_threshold=nms_iou_threshold,
         classes_per_box=classes_per_box,
     )
+    if clip == "before_nms":
+        return found
+    return [
+        one._replace(boxes_xyxy=clip_one_sided(one.boxes_xyxy, size))
+        for one, size in zip(found, sizes, strict=True)
+    ]
+
+
+def clip_one_sided(boxes_xyxy: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Left and top not below 0, right and bottom not over the size (height, width)."""
+    low, high = np.maximum(boxes_xyxy[:, :2], 0), np.minimum(boxes_xyxy[:, 2:], size[::-1])
+    return np.concatenate([low, high], axis=1)
 
 
 def scored_boxes(
-    predictions: Predictions[np.ndarray], sizes: np.ndarray, *, xy_unit: str
+    predictions: Predictions[np.ndarray], sizes: np.ndarray, *, xy_unit: str, clip: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every box of the network, clipped to the image, and its score for every class.
+    """Every box of the network, by default clipped to the image, and its score for every class.
 
     The score is confidence * class score (Redmon et al. 2016, equation 1). Arguments as in
     `detections_from_predictions`.
 
     Returns:
       boxes_xyxy [N, K*S*S, 4] in pixels of the original images, in the order of `box_order`;
-      scores [N, K*S*S, C], -inf for a box without area in the image.
+      scores [N, K*S*S, C], -inf for a clipped box without area in the image.
     """
-    boxes = cxcywh_to_xyxy(decode_boxes(predictions.boxes, xy_unit=xy_unit))
-    boxes = box_order(np.clip(boxes, 0, 1))  # [N, K*S*S, 4]
+    boxes = box_order(cxcywh_to_xyxy(decode_boxes(predictions.boxes, xy_unit=xy_unit)))
     scores = predictions.confidence[..., None] * predictions.class_scores[..., None, :]
     scores = box_order(scores)  # [N, K*S*S, C]
-    # The network may predict a negative width.
-    has_area = np.all(boxes[..., 2:] > boxes[..., :2], axis=-1)  # [N, K*S*S]
-    scores = np.where(has_area[..., None], scores, -np.inf)
+    if clip:
+        boxes = np.clip(boxes, 0, 1)  # [N, K*S*S, 4]
+        # The network may predict a negative width.
+        has_area = np.all(boxes[..., 2:] > boxes[..., :2], axis=-1)  # [N, K*S*S]
+        scores = np.where(has_area[..., None], scores, -np.inf)
     scale = sizes[:, None, [1, 0, 1, 0]]  # [N, 1, 4]: width, height, width, height
     return boxes * scale, scores
 

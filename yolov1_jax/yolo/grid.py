@@ -74,10 +74,14 @@ def finish_predictions(
 
     "raw" outputs are the values themselves (the PyTorch reference). "sigmoid" outputs are their
     logits: the centre cannot leave its cell, width and height lie between 0 and the image's
-    (x, y and confidence as in YOLO9000, Redmon & Farhadi 2017, section 2).
+    (x, y and confidence as in YOLO9000, Redmon & Farhadi 2017, section 2). "darknet" outputs are
+    the values, but the square roots of width and height, of either sign.
     """
     if prediction == "raw":
         return outputs
+    if prediction == "darknet":
+        wh = jnp.square(outputs.boxes[..., 2:])
+        return outputs._replace(boxes=jnp.concat([outputs.boxes[..., :2], wh], axis=-1))
     boxes = jax.nn.sigmoid(outputs.boxes)  # x and y in cells
     cell = 1 / boxes.shape[-3] / _xy_scale(boxes, xy_unit)  # side of a cell in the unit of x and y
     confidence = jax.nn.sigmoid(outputs.confidence)

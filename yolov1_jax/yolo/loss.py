@@ -45,7 +45,7 @@ def match_boxes(
     """
     iou = iou_xyxy(
         cxcywh_to_xyxy(boxes_around_cell(predictions.boxes, xy_unit=xy_unit)),
-        cxcywh_to_xyxy(boxes_around_cell(_target_boxes(predictions, targets), xy_unit=xy_unit)),
+        cxcywh_to_xyxy(boxes_around_cell(targets_by_box(predictions, targets), xy_unit=xy_unit)),
     )
     iou = jax.lax.stop_gradient(iou)  # [B, S, S, K]
     best = jnp.argmax(iou, axis=-1, keepdims=True)  # [B, S, S, 1]
@@ -78,7 +78,8 @@ def yolo_loss(
     Args:
       outputs: of the network, [B, S, S, ...].
       targets: ground truth by cell, [B, S, S, ...], with the same `xy_unit`.
-      prediction: what the outputs mean, "raw" or "sigmoid", see `finish_predictions`.
+      prediction: what the outputs mean, "raw" or "sigmoid", see `finish_predictions`; "darknet" has
+        a loss of its own, `darknet_loss`.
       coordinate_weight, object_weight, no_object_weight, class_weight: the paper's lambda_coord,
         1, lambda_noobj, 1.
       objectness_target: what a responsible box must predict as its confidence: "iou", its own IoU
@@ -101,7 +102,7 @@ def yolo_loss(
     predictions = finish_predictions(outputs, prediction=prediction, xy_unit=xy_unit)
     match = match_boxes(predictions, targets, xy_unit=xy_unit)
     in_object_cell = targets.object_mask[..., None]  # [B, S, S, 1]
-    target_boxes = _target_boxes(predictions, targets)  # [B, S, S, K, 4]
+    target_boxes = targets_by_box(predictions, targets)  # [B, S, S, K, 4]
     if box == "squared_roots":
         box_errors = {
             "xy": jnp.square(predictions.boxes[..., :2] - target_boxes[..., :2]),
@@ -133,16 +134,25 @@ def yolo_loss(
     class_error = class_errors[class_loss](predictions.class_scores, targets.classes)
 
     unweighted = {
-        **{n: _sum_where(error, match.responsible[..., None]) for n, error in box_errors.items()},
-        "object": _sum_where(object_error, match.responsible),
-        "no_object": _sum_where(no_object_error, no_object),
-        "class": _sum_where(class_error, in_object_cell),
+        **{n: sum_where(error, match.responsible[..., None]) for n, error in box_errors.items()},
+        "object": sum_where(object_error, match.responsible),
+        "no_object": sum_where(no_object_error, no_object),
+        "class": sum_where(class_error, in_object_cell),
     }
-    if reduction == "mean":
-        batch_size = targets.object_mask.shape[0]
-        unweighted = {name: term / batch_size for name, term in unweighted.items()}
     weights = {"object": object_weight, "no_object": no_object_weight, "class": class_weight}
-    terms = {name: weights.get(name, coordinate_weight) * unweighted[name] for name in unweighted}
+    weights = {name: weights.get(name, coordinate_weight) for name in unweighted}
+    return weighted_loss(
+        unweighted, weights, reduction=reduction, batch_size=targets.object_mask.shape[0]
+    )
+
+
+def weighted_loss(
+    unweighted: dict[str, jax.Array], weights: dict[str, float], *, reduction: str, batch_size: int
+) -> Loss:
+    """Weighs and adds the terms, which are sums over the batch; see `yolo_loss`."""
+    if reduction == "mean":
+        unweighted = {name: term / batch_size for name, term in unweighted.items()}
+    terms = {name: weights[name] * term for name, term in unweighted.items()}
     return Loss(functools.reduce(operator.add, terms.values()), terms, unweighted)
 
 
@@ -253,11 +263,11 @@ def _nonzero(x: jax.Array) -> jax.Array:
     return jnp.where(x > 0, x, 1)
 
 
-def _target_boxes(predictions: Predictions[jax.Array], targets: GridTargets) -> jax.Array:
+def targets_by_box(predictions: Predictions[jax.Array], targets: GridTargets) -> jax.Array:
     """The cell's target for each of its boxes: [B, S, S, 4] -> [B, S, S, K, 4]."""
     return jnp.broadcast_to(targets.boxes[..., None, :], predictions.boxes.shape)
 
 
-def _sum_where(error: jax.Array, mask: jax.Array) -> jax.Array:
+def sum_where(error: jax.Array, mask: jax.Array) -> jax.Array:
     """Sum of the errors where the mask holds. A select, so that NaN or inf elsewhere stays out."""
     return jnp.sum(jnp.where(mask, error, 0))
