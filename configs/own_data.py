@@ -31,8 +31,17 @@ def get_config() -> ConfigDict:
     config.model.grid_size = 10
     config.model.head_channels = 512
 
+    config.model.pixel_mean = (0.485, 0.456, 0.406)  # ImageNet's, which the backbone has learned
+    config.model.pixel_std = (0.229, 0.224, 0.225)
+
+    config.model.prediction = "sigmoid"  # this and the loss: docs/recipe.md
     config.loss.xy_unit = "cell"
+    config.loss.box = "ciou"
+    config.loss.coordinate_weight = 4.0
+    config.loss.confidence = "cross_entropy"
+    config.loss.ignore_iou = 0.5
     config.loss.class_loss = "softmax"
+    config.loss.class_target = "winner"
     config.loss.reduction = "mean"
 
     # Steps, not epochs: a small data set is seen more often. For more than 10,000 images set
