@@ -124,6 +124,7 @@ def text(path: str, content: str):
         text("metrics/metrics", "{}"),
         text("meta/metadata", "{}"),
         text("meta/metadata", "[]"),
+        text("_CHECKPOINT_METADATA", ""),
     ],
 )
 def test_a_damaged_latest_is_set_aside_for_the_one_before(tmp_path, caplog, capfd, damage):
@@ -141,13 +142,6 @@ def test_a_damaged_latest_is_set_aside_for_the_one_before(tmp_path, caplog, capf
     assert (tmp_path / "2.damaged").is_dir()
     # The step can be written again.
     assert save_all(tmp_path, {2: None}) == ([1, 2], 1)
-
-
-def test_metadata_that_only_orbax_reads_does_not_matter(tmp_path):
-    save_all(tmp_path, {1: None})
-    (tmp_path / "1" / "_CHECKPOINT_METADATA").write_text("[]")
-    with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.restore_latest(ABSTRACT)[1] == {"note": 1}
 
 
 def test_a_checkpoint_that_the_system_cannot_read_is_not_damaged(tmp_path):

@@ -1,6 +1,7 @@
 """What a user meets: flags, config values, one line for a mistake, exit codes."""
 
 import re
+import subprocess
 import sys
 
 import jax
@@ -80,6 +81,9 @@ def test_config_values(arguments, positional, key, value):
         (["--fail=device"], 1, "batch size"),
         (["--fail=peer"], 1, "same command continues"),
         (["--image_size=64"], 2, "--config.image_size"),
+        (["--batch_size=8"], 2, "--config.eval.batch_size or --config.train.batch_size"),
+        (["--config=r35"], 2, "r34, r50, strong"),
+        (["--fail="], 2, "--fail is empty"),
         (["--fail=ctrl-c"], 130, "interrupted"),
     ],
 )
@@ -126,4 +130,18 @@ def test_the_version(arguments, capsys, monkeypatch):
 def test_an_unknown_command(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["yolov1", "trian"])
     assert command_line.main() == 2
-    assert "train" in capsys.readouterr().err
+    assert "did you mean train?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stdout", ["/dev/full", "closed pipe"])
+def test_output_that_nobody_takes_is_no_traceback(stdout):
+    with open("/dev/full", "w") as full:
+        pipe = full if stdout == "/dev/full" else subprocess.PIPE
+        command = [sys.executable, "-m", "yolov1_jax", "--help"]
+        process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.PIPE, text=True)
+        if process.stdout:
+            process.stdout.close()
+        error = process.stderr.read()
+        process.stderr.close()
+    assert process.wait() == 1
+    assert error.count("\n") == (stdout == "/dev/full")

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import runpy
+import shutil
 
 import pytest
 
@@ -172,3 +173,23 @@ def test_replace_makes_a_copy():
 
 def test_split_list():
     assert configs.split_list((" a , b ", ",c,")) == ("a", "b", "c")
+
+
+def test_a_colon_in_a_path_and_before_a_variant(tmp_path):
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    shutil.copy(FOLDER / "ablations.py", folder / "mine.py")
+    config = read_config_file(f"{folder}/mine.py:flip_off")
+    assert config.data.augmentation.flip_probability == 0
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/run", "~nobody_here/run"])
+def test_paths_that_are_none_of_this_machine(path):
+    with pytest.raises(UserError, match="expected a path"):
+        configs.local_path(path)
+
+
+def test_local_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert configs.local_path("~/run") == tmp_path / "run"
+    assert configs.local_path("a:b/[c]") == pathlib.Path("a:b/[c]")

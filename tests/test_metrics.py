@@ -96,7 +96,9 @@ def test_rows_are_on_disk_and_in_tensorboard(tmp_path):
     assert all(tag not in events for tag in (b"protocol", b"ap/dog"))
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"split": "train", "st', b"\0" * 40, b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "torn", [b"", b'{"split": "train", "st', b"\0" * 40, b"\xff\xfe", b"[1]\nnull\n{}\n"]
+)
 def test_a_resumed_run_drops_torn_rows_and_those_that_it_will_write_again(tmp_path, torn):
     path = tmp_path / "metrics.jsonl"
     assert read_metrics(path) == []

@@ -191,3 +191,10 @@ def test_a_place_where_nothing_can_be_written(tmp_path, monkeypatch, place):
     with pytest.raises(UserError, match="write"):
         run_folder.write_json(pathlib.Path(place), {})
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_disk_without_room_for_a_checkpoint(tmp_path):
+    run_folder.check_space(tmp_path, 1)
+    with pytest.raises(OSError, match="No space") as caught:
+        run_folder.check_space(tmp_path, 2**60)
+    assert caught.value.errno == errno.ENOSPC

@@ -9,6 +9,7 @@ Ctrl-C or SIGTERM before the end.
 """
 
 import contextlib
+import difflib
 import errno
 import importlib
 import importlib.metadata
@@ -30,6 +31,7 @@ from yolov1_jax.config import (
     override,
     read_config_file,
     shipped_config,
+    split_variant,
 )
 from yolov1_jax.training.preemption import watch_signals
 
@@ -42,6 +44,10 @@ COMMANDS = ("train", "evaluate", "inspect", "predict", "compare", "export", "ben
 
 def main() -> int:
     """Runs the command that the first argument names."""
+    return _exit_code(_run_named)
+
+
+def _run_named() -> int:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in COMMANDS:
         with watch_signals():  # from now on: the command's imports take a second or two
@@ -51,7 +57,9 @@ def main() -> int:
             return module.main(sys.argv[2:])
     if _printed_help([name], __doc__):
         return 0
-    return _failed(f"expected one of {', '.join(COMMANDS)}, found {name!r}", 2)
+    near = difflib.get_close_matches(name, COMMANDS, 1)
+    hint = f": did you mean {near[0]}?" if near else ""
+    raise UserError(f"expected one of {', '.join(COMMANDS)}, found {name!r}{hint}")
 
 
 class ConfigFlag:
@@ -71,7 +79,7 @@ class ConfigFlag:
     @property
     def name(self) -> str:
         """The file's name without its folder and ending."""
-        return re.split(r"[/\\]", self._file.value.partition(":")[0])[-1].removesuffix(".py")
+        return re.split(r"[/\\]", split_variant(self._file.value)[0])[-1].removesuffix(".py")
 
     @property
     def value(self) -> ConfigDict:
@@ -105,17 +113,34 @@ def run(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files and classes may be of any script
             stream.reconfigure(errors="backslashreplace")
-    try:
+
+    def command() -> int:
         if _printed_help(arguments, usage, flag_values):
             return 0
         flag_values.unparse_flags()  # of an earlier call in this process
-        positional = flag_values(["", *_join_overrides(arguments)])[1:]
+        if "config" in flag_values:
+            arguments[:] = _join_overrides(arguments)
+        try:
+            positional = flag_values(["", *arguments])[1:]
+        except flags.UnrecognizedFlagError as error:
+            raise UserError(_unknown_flag(error, flag_values)) from None
         if positional and not takes_arguments:
             raise UserError(_unexpected(positional[0], flag_values))
+        for flag in flag_values:
+            if flag_values[flag].value in ("", []) and flag_values[flag].present:
+                raise UserError(f"--{flag} is empty: give it a value, or leave it out")
         with watch_signals():
             return body(positional) or 0
-    except flags.UnrecognizedFlagError as error:
-        return _failed(_unknown_flag(error, flag_values), 2)
+
+    return _exit_code(command)
+
+
+def _exit_code(command: Callable[[], int]) -> int:
+    """Calls `command`; what goes wrong becomes one line on stderr and an exit code."""
+    try:
+        code = command()
+        sys.stdout.flush()
+        return code
     except (UserError, flags.Error) as error:
         return _failed(error, 2)
     except KeyboardInterrupt:
@@ -150,15 +175,17 @@ def _unexpected(argument: str, flag_values: flags.FlagValues) -> str:
         with contextlib.suppress(UserError):
             read_config_file(argument)
             hint = f"did you mean --config={argument}?"
+    if "workdir" in flag_values and os.path.isdir(argument):
+        hint = f"did you mean --workdir={argument}?"
     return f"expected flags only, found {argument!r}: {hint}"
 
 
 def _unknown_flag(error: flags.UnrecognizedFlagError, flag_values: flags.FlagValues) -> str:
-    if "config" in flag_values:
-        for key in flatten(shipped_config("r34")):
-            if key.rpartition(".")[2] == error.flagname:
-                return f"unknown flag --{error.flagname}: did you mean --config.{key}?"
-    return str(error)
+    keys = flatten(shipped_config("r34")) if "config" in flag_values else ()
+    meant = [f"--config.{key}" for key in keys if key.rpartition(".")[2] == error.flagname]
+    if not meant:
+        return str(error)
+    return f"unknown flag --{error.flagname}: did you mean {' or '.join(meant)}?"
 
 
 def _cause_outside(error: BaseException | None) -> str | None:
@@ -182,9 +209,11 @@ def _cause_outside(error: BaseException | None) -> str | None:
 
 
 def _failed(message: object, code: int) -> int:
-    with contextlib.suppress(OSError):
+    try:
         sys.stdout.flush()
-        print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    except OSError:  # it is full: the interpreter would try again, and say so
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
     return code
 
 

@@ -141,16 +141,18 @@ _INTERVALS = {
         train.patience data.augmentation.expand optimizer.decay_updates
         """,
     "(0, inf)": """
-        model.width_multiplier model.pixel_std loss.sqrt_epsilon train.num_epochs
+        model.width_multiplier model.pixel_std loss.sqrt_epsilon
         train.eval_every_epochs optimizer.learning_rate optimizer.epsilon optimizer.decay_epochs
         optimizer.decay_factor optimizer.decay_scales optimizer.clip_norm train.max_hours
         data.augmentation.saturation_scale data.augmentation.value_scale
         """,
     "[0, inf)": """
         data.num_workers data.augmentation.min_area loss.coordinate_weight loss.object_weight
-        loss.no_object_weight loss.class_weight train.num_steps optimizer.weight_decay
+        loss.no_object_weight loss.class_weight optimizer.weight_decay
         optimizer.warmup_epochs train.plain_epochs optimizer.backbone_factor
         """,
+    "[0, 1000000000]": "train.num_steps",
+    "(0, 1000000]": "train.num_epochs",
     "[0, 1]": """
         data.augmentation.flip_probability data.augmentation.color_probability
         data.augmentation.brightness data.augmentation.contrast data.augmentation.saturation
@@ -189,20 +191,21 @@ def read_config_file(path: str) -> ConfigDict:
     Raises:
       UserError: there is no such file, or it fails in any way.
     """
-    place, colon, variant = path.partition(":")
+    place, variant = split_variant(path)
     checkout = pathlib.Path(__file__).resolve().parents[1]
     installed = pathlib.Path(sysconfig.get_path("data"), "share", "yolov1_jax")
     shipped = [folder / "configs" / f"{place}.py" for folder in (checkout, installed)]
     files = [one for one in (pathlib.Path(os.path.expanduser(place)), *shipped) if one.is_file()]
     if not files:
+        names = sorted({one.stem for file in shipped for one in file.parent.glob("*.py")})
         raise UserError(
-            f"expected a config file at {place!r}, found none: give one such as configs/r34.py, or "
-            "the name of one that is shipped, such as r34"
+            f"expected a config file, or the name of a shipped one ({', '.join(names)}), found "
+            f"neither at {path!r}: correct --config"
         )
     file = files[0].resolve()
     try:
         get_config = runpy.run_path(str(file))["get_config"]
-        config = get_config(variant) if colon else get_config()
+        config = get_config() if variant is None else get_config(variant)
         if not isinstance(config, ConfigDict):
             raise TypeError(f"get_config() returns {type(config).__name__}")
         return config.lock()
@@ -218,6 +221,13 @@ def read_config_file(path: str) -> ConfigDict:
             f"expected a get_config() that returns a ConfigDict in {where}, found "
             f"{type(error).__name__}: {error}; compare it with configs/r34.py"
         ) from error
+
+
+def split_variant(path: str) -> tuple[str, str | None]:
+    """("configs/strong.py", "r18") of "configs/strong.py:r18"; a colon may be part of a path."""
+    place, colon, variant = path.rpartition(":")
+    whole = not colon or os.path.isfile(os.path.expanduser(path))
+    return (path, None) if whole else (place, variant)
 
 
 def override(config: ConfigDict, key: str, text: str) -> ConfigDict:
@@ -408,15 +418,20 @@ def local_path(text: str | os.PathLike[str]) -> pathlib.Path:
     """The path that a user gave, with a leading ~ replaced by the home folder.
 
     Raises:
-      UserError: it is a URL such as gs://bucket/run.
+      UserError: it is a URL such as gs://bucket/run, or no path at all.
     """
+    if not isinstance(text, str | os.PathLike) or "\0" in os.fsdecode(text):
+        raise UserError(f"expected a path, found {text!r:.80}")
     text = os.fspath(text)
     if re.match(r"[a-z][a-z0-9+.-]+:/", text):
         raise UserError(
             f"expected a path of this machine, found {text!r}: mount the bucket, and give the path "
             "of the mount"
         )
-    return pathlib.Path(os.path.expanduser(text))
+    path = os.path.expanduser(text)
+    if path == text and text.startswith("~"):
+        raise UserError(f"expected a path, found {text!r}: there is no such home folder")
+    return pathlib.Path(path)
 
 
 def with_absolute_paths(config: ConfigDict) -> ConfigDict:

@@ -99,6 +99,8 @@ def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
             state = with_pretrained(state, config, setup.optimizer, setup.replicated)
             meta = {"evaluation_due": num_steps == 0}  # a run without steps is evaluated as it is
         step = int(state.step)
+        if step < num_steps:
+            run_folder.check_space(workdir, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
         window = LossWindow(**meta.get("window", {}))
         result = None
         with (

@@ -254,6 +254,7 @@ class Checkpoints:
     def _read_info(self, step: int) -> tuple[dict[str, Any], float | None]:
         """The meta, with its checksum, and the mAP; DamagedCheckpoint if they cannot be read."""
         folder = self.directory / str(step)
+        _read_json(folder / "_CHECKPOINT_METADATA")  # orbax's own
         meta = _read_json(folder / "meta" / "metadata")
         mean_ap = _read_json(folder / "metrics" / "metrics").get("mAP", math.nan)
         if not isinstance(meta.get("checksum"), int) or not (

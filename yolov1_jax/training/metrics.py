@@ -113,8 +113,10 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     rows = []
     for line in text.splitlines():
-        with contextlib.suppress(json.JSONDecodeError):  # a process was killed while it wrote
-            rows.append(json.loads(line))
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # torn when a process was killed
+            row = json.loads(line)
+            if row["split"] == "train" or (row["split"] == "eval" and "mAP" in row):
+                rows.append({**row, "step": int(row["step"])})
     return rows
 
 

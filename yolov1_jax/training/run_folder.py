@@ -18,6 +18,7 @@ import os
 import pathlib
 import platform
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -93,6 +94,14 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def check_space(workdir: pathlib.Path, num_bytes: int) -> None:
+    """Raises an OSError unless the disk of the folder has room for so many bytes."""
+    free = shutil.disk_usage(workdir).free
+    if free < num_bytes:
+        found = f"{os.strerror(errno.ENOSPC)} for a checkpoint of {num_bytes / 1e6:,.1f} MB"
+        raise OSError(errno.ENOSPC, f"{found} ({free / 1e6:,.1f} MB free)", str(workdir))
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -214,6 +223,11 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
     """
     path = workdir / "config.json"
     advice = "the same train command as before writes it anew, beside its checkpoints"
+    if not path.exists():
+        raise UserError(
+            f"expected a run folder, found no config.json in {workdir}: give the --workdir of a run"
+            + (f", or {advice}" if checkpoint_steps(workdir) else "")
+        )
     try:
         config = configs.from_json(json.loads(path.read_text(encoding="utf-8"))["config"])
         configs.check(config)
@@ -221,9 +235,8 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
             raise UserError("config.model.class_names is empty")
     except UserError as error:
         raise UserError(f"{path} was changed: {error}; {advice}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"expected the config.json of a run in {workdir}, found {type(error).__name__}: "
-            f"{error}; give the --workdir of a run; if it is one, {advice}"
+            f"{path} holds no config of a run ({type(error).__name__}): {advice}"
         ) from error
     return config
