@@ -1,5 +1,7 @@
 """What all readers of folders share, with a reader of the test's own."""
 
+import os
+
 import numpy as np
 import pytest
 from annotated_sets import truth
@@ -11,7 +13,8 @@ from yolov1_jax.data.annotated_images import (
     Annotation,
     ListedImage,
 )
-from yolov1_jax.data.dataset import Report
+from yolov1_jax.data.dataset import Report, UnusableFile
+from yolov1_jax.data.images import read_image
 from yolov1_jax.data.own_folder import files_below
 
 
@@ -36,6 +39,9 @@ def test_files_of_a_folder(tmp_path):
     (tmp_path / "elsewhere/z.png").touch()
     for link, target in {"b/c": "elsewhere", "d": "data/b", "b/up": "data"}.items():
         (tmp_path / "data" / link).symlink_to(tmp_path / target)
+    os.mkfifo(tmp_path / "data" / "pipe.png")  # would be waited for without end
+    with pytest.raises(UnusableFile):
+        read_image(tmp_path / "data" / "pipe.png")
     assert files_below(tmp_path / "data") == ["a.txt", "b/c/z.png", "b/x.png"]
     assert files_below(tmp_path / "none") == []
 

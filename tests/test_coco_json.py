@@ -88,6 +88,20 @@ def test_a_path_that_disagrees_is_found_by_its_name(tree, written):
     assert opened(tree)[0].image_ids == ("a", "b")
 
 
+def test_a_damaged_json_is_named(tree):
+    tree.write("valid/_annotations.coco.json", json.dumps(CONTENT)[:90])
+    with pytest.raises(UserError, match="valid/_annotations"):  # the only one
+        opened(tree)
+    tree.write("train/_annotations.coco.json", json.dumps(CONTENT))
+    with pytest.raises(UserError, match="valid/_annotations"):
+        opened(tree)
+
+
+def test_a_device_is_not_read():
+    with pytest.raises(UserError, match="no regular file"):
+        read_coco_annotations("/dev/zero")
+
+
 def test_the_longest_end_of_a_path_decides(tree):
     for folder in ("cam1", "cam2"):
         tree.write(f"images/{folder}/b.png", IMAGE)
@@ -182,8 +196,12 @@ def changed(key, index, **values):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{"image_id": 5}], "images, categories"),  # results in the place of annotations
+        ([{"image_id": 5}], "no list of images"),  # results in the place of annotations
         ({"images": [], "annotations": []}, "categories"),
+        (CONTENT | {"images": 5}, "no list of images"),
+        (CONTENT | {"images": [{"id": 1}, {"file_name": "b.png"}]}, "number 2 of images"),
+        (CONTENT | {"annotations": [None]}, "number 1 of annotations"),
+        (changed("annotations", 1, image_id=[6]), "annotation 2"),
         (changed("categories", 0, name="cat"), "cat, cat"),
         (changed("annotations", 1, image_id=6), "annotation 2"),
         (changed("annotations", 0, category_id=4), "annotation 1"),

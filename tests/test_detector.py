@@ -1,5 +1,6 @@
 """A saved run as a function of images, through the front door of the package."""
 
+import io
 import json
 import pathlib
 import subprocess
@@ -76,6 +77,26 @@ def test_paths_arrays_and_pil_images_are_the_same_image(detector, tmp_path):
     assert_equal(one, other)
 
 
+@pytest.mark.parametrize("name", ["image.png", "image.tif"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_pil_image_is_that_of_its_file(detector, tmp_path, name, dtype):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    grey = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (20, 30), dtype)
+    # Pillow 13 turns an uncompressed grey TIFF wrongly.
+    Image.fromarray(grey).save(tmp_path / name, exif=exif, compression="tiff_lzw")
+    with Image.open(tmp_path / name) as pil:
+        one, other = detector([tmp_path / name, pil])
+        assert one.size == other.size == (20, 30)
+        np.testing.assert_array_equal(one.plot(), other.plot())
+
+
+def closed_pil():
+    image = Image.new("RGB", (8, 8))
+    image.close()
+    return image
+
+
 def test_folders_batches_and_generators_are_several_images(detector, tmp_path):
     for name in ("b.png", "a.jpg", "deep/c.PNG", ".hidden.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -147,11 +168,12 @@ def test_images_are_detected_as_alone_and_as_in_an_evaluation(run, detector):
 
 
 def test_the_threshold_is_that_of_the_call(detector):
-    (found,) = detector(pixels(8, 8), score_threshold=0.0)
+    image = pixels(64, 64)
+    (found,) = detector(image, score_threshold=0.0)
     assert (np.diff(found.scores) <= 0).all()
-    (fewer,) = detector(pixels(8, 8), score_threshold=found.scores[2])
-    assert len(fewer.scores) == 3
-    assert_equal(detector(pixels(8, 8), score_threshold=0.0)[0], found)
+    (fewer,) = detector(image, score_threshold=found.scores[1])
+    assert len(fewer.scores) == 2 < len(found.scores)
+    assert_equal(detector(image, score_threshold=0.0)[0], found)
 
 
 def test_the_threshold_is_that_of_the_command_line_or_of_the_evaluations(detector, monkeypatch):
@@ -171,7 +193,13 @@ def test_the_threshold_is_that_of_the_command_line_or_of_the_evaluations(detecto
     ("wrong", "message"),
     [
         *((np.zeros(shape, np.uint8), "uint8") for shape in ((8, 8, 2), (3, 8, 8), (0, 8, 3))),
-        ([None], "NoneType"),
+        *((image, type(image).__name__) for image in (None, 5, b"GIF89a", {"a.png": 1}, [[0]])),
+        *(([image], type(image).__name__) for image in (None, 5, b"GIF89a", {"a.png": 1}, [0])),
+        (io.BytesIO(b"GIF89a"), "BytesIO"),
+        (np.array(["a.png"]), "<U5"),
+        *((Image.new(mode, (8, 8)), f"mode {mode}") for mode in "IF"),
+        (closed_pil(), "closed"),
+        ("a\0.png", "path"),
         (np.zeros((8, 8, 3)), "float64"),
         *((ROOT / name, name) for name in ("nothing.jpg", "tests", "setup.cfg")),
     ],
@@ -179,6 +207,12 @@ def test_the_threshold_is_that_of_the_command_line_or_of_the_evaluations(detecto
 def test_what_is_no_image_is_refused(detector, wrong, message):
     with pytest.raises(UserError, match=message):
         detector(wrong)
+
+
+@pytest.mark.parametrize("threshold", ["x", 1.5, -1, np.nan])
+def test_other_thresholds_are_refused(detector, threshold):
+    with pytest.raises(UserError, match=r"\[0, 1\]"):
+        detector(pixels(8, 8), score_threshold=threshold)
 
 
 @pytest.mark.parametrize(("step", "number"), [("best", 10), ("latest", 30), (20, 20), ("20", 20)])
@@ -196,6 +230,9 @@ def test_a_step_that_is_not_there(run, step):
 
 
 def test_no_run_and_no_checkpoint(tmp_path):
+    for wrong in (None, 5, b"base", "a\0"):
+        with pytest.raises(UserError, match="path"):
+            load(wrong)
     with pytest.raises(UserError, match=r"config\.json"):
         load(tmp_path / "nothing")
     run_folder.write_config(tmp_path, tiny_config())

@@ -194,6 +194,7 @@ def test_detections_on_the_data_of_a_run(tree, folder, command, tmp_path):
         ({"workdir": "RUN", "step": 15}, "[10, 20, 30]"),
         ({"workdir": "RUN", "protocol": "voc12"}, "voc07"),
         ({"workdir": "RUN", "splits": "val"}, "val"),
+        ({"workdir": "RUN", "root": "."}, "synthetic"),
         ({"workdir": "RUN", "annotations": "instances.json"}, "--detections"),
         ({"workdir": "nowhere"}, "config.json"),
         ({"detections": "x.json"}, "--annotations"),

@@ -70,7 +70,7 @@ def test_weights_come_back(runs, tmp_path, name, flags, format_name, step, num_a
     [
         ("--workdir={plain}", "--output"),
         ("--output={out}", "--workdir"),
-        ("--workdir={plain} --output={out}.pth", ".safetensors"),
+        ("--workdir={plain} --output={out}.pth", "only .safetensors"),
         ("--workdir={plain}/x --output={out}", "config.json"),
         ("--workdir={plain} --output={out} --step=15", "[10, 20]"),
         ("--workdir={plain} --output={out} --format=torchlake", "--format=reference"),

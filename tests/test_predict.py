@@ -84,7 +84,7 @@ def test_results_go_to_the_run_by_default_and_names_need_not_be_utf_8(compiled, 
     ("arguments", "word"),
     [
         ("--workdir=RUN", "image"),
-        ("photos/a.jpg", "--workdir"),
+        ("RUN photos/a.jpg", "no --workdir=RUN"),
         ("--workdir=RUN missing.jpg", "missing.jpg"),
         ("--workdir=RUN empty", ".webp"),
         ("--workdir=RUN photos/broken.jpg", "read"),

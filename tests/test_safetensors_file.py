@@ -1,5 +1,6 @@
 """One entry for every format, told by content; and the safetensors that are written."""
 
+import errno
 import hashlib
 import json
 
@@ -9,7 +10,7 @@ import safetensors.numpy
 from torch_files import assert_same, example, legacy, state_dict, zipped
 
 from yolov1_jax.config import UserError
-from yolov1_jax.weights.safetensors_file import read_weights, write_safetensors
+from yolov1_jax.weights.safetensors_file import read_weights, write_safetensors, write_whole
 
 SAFETENSORS = safetensors.numpy.save(example())
 # A file of one tensor in a type that NumPy does not have
@@ -81,3 +82,13 @@ def test_a_place_that_cannot_be_written_to(tmp_path):
         with pytest.raises(OSError, match=path.parent.name):
             write_safetensors(path, example(), {})
     assert {file.name for file in tmp_path.iterdir()} == {"file", "folder"}
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path):
+    def parts():
+        yield b"half"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"No space .*out\.weights"):
+        write_whole(tmp_path / "out.weights", parts())
+    assert not list(tmp_path.iterdir())

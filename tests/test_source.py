@@ -197,6 +197,34 @@ def test_formats_that_are_not_read_and_images_of_no_split_are_named(tree):
     assert "not JPEG, PNG, BMP, TIFF, WEBP: d" in notes
 
 
+@pytest.mark.parametrize("layout", ["voc", "yolo", "coco"])
+def test_files_that_belong_to_no_split_are_named(tree, layout):
+    """An image outside of the folders or of the lists, and a file that is no image."""
+    labels = {"voc": "a.xml", "yolo": "labels/a.txt", "coco": "instances.json"}[layout]
+    image = {"id": 1, "file_name": "a.png"}
+    coco = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    tree.write("a.png" if layout == "voc" else "images/a.png", IMAGE)
+    tree.write(labels, {"voc": XML, "yolo": "", "coco": json.dumps(coco)}[layout])
+    tree.write("data.yaml", "names: [cat]")
+    strays = ["extra/z.webp", "notes.docx"] + ["data.yaml"] * (layout != "yolo")
+    for stray in strays[:2]:
+        tree.write(stray, IMAGE)
+    if layout == "voc":  # an image in any folder is listed, and has no annotation
+        strays.remove("extra/z.webp")
+    passed_over = open_folder(tree.root, ["all"], ["cat"]).annotations().report.passed_over
+    assert sorted(itertools.chain(*passed_over.values())) == sorted(strays)
+    if layout != "yolo":
+        assert ".docx, in no split" in passed_over
+
+
+def test_an_empty_split_says_why(tree):
+    """Of one image, the part for evaluation has it."""
+    tree.write("images/a.png", IMAGE)
+    tree.write("labels/a.txt", "")
+    with pytest.raises(UserError, match="no image is listed"):
+        open_folder(tree.root, ["train"])
+
+
 def test_classes_of_all_splits_need_no_images(tree):
     for split in ("train", "val"):
         tree.write(f"{split}/a.xml", annotation_xml(object_xml(split)))

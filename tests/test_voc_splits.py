@@ -94,8 +94,20 @@ def test_all_names_what_it_does_not_use(tree):
     report = open_folder(tree.root, ["own:all"]).annotations().report
     skipped = itertools.chain(*report.skipped.values())
     assert sorted(skipped) == ["own/d", "own/e", "own/lonely"]
-    (passed_over,) = report.passed_over.values()
+    passed_over = itertools.chain(*report.passed_over.values())
     assert sorted(passed_over) == sorted(f"own/{path}" for path in ("JPEGImages/c.txt", *strays))
+
+
+def test_files_of_a_data_set_that_are_in_none_of_its_lists_are_named_once(tree):
+    tree.list("train", ["a"])
+    tree.list("val", ["b"])
+    tree.list("test", [])
+    tree.write("other/JPEGImages/d.png", "")
+    report = open_folder(tree.root, ["own:train", "own:val"]).annotations().report
+    assert sorted(itertools.chain(*report.passed_over.values())) == [
+        "own/Annotations/c.xml",
+        "own/JPEGImages/c.png",
+    ]
 
 
 def test_all_needs_no_list_unless_there_is_one(tree):

@@ -1,16 +1,19 @@
 """A trained run as a function of images."""
 
 import collections
+import contextlib
+import io
 import itertools
 import logging
+import numbers
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from yolov1_jax.config import UserError, local_path
 from yolov1_jax.data.dataset import UnusableFile
@@ -100,15 +103,15 @@ class Detector:
         """The detections of each image by descending score, boxes_xyxy in its own pixels.
 
         Args:
-          images: one or several (a list, a generator) of: the path of an image file, which is
-            turned upright as its EXIF orientation asks; a folder, which stands for all image files
-            below it, by name; a PIL image; a uint8 array, RGB or RGBA [H, W, 3 or 4] or grey
-            [H, W]. An array [N, H, W, 3] is N images.
-          score_threshold: the lowest score of a detection; None for the far lower one of the run's
-            evaluations.
+          images: one or several (a list, a generator) of: the path of an image file; a folder,
+            which stands for all image files below it, by name; a PIL image of 8 or 16 bits; a uint8
+            array, RGB or RGBA [H, W, 3 or 4] or grey [H, W]. An array [N, H, W, 3] is N images.
+            Files and PIL images are turned upright as their EXIF orientation asks.
+          score_threshold: the lowest score of a detection, in [0, 1]; None for the far lower one of
+            the run's evaluations.
 
         Raises:
-          UserError: a file, a folder or an array is not such an image.
+          UserError: something else was given.
         """
         return list(self.stream(images, score_threshold=score_threshold))
 
@@ -127,6 +130,8 @@ class Detector:
         """
         options = dict(self._select_options)
         if score_threshold is not None:
+            if not (isinstance(score_threshold, numbers.Real) and 0 <= score_threshold <= 1):
+                raise UserError(f"expected a score_threshold in [0, 1], found {score_threshold!r}")
             options["score_threshold"] = score_threshold
         inputs, batch_size = self._inputs(_each(images), on_unusable), 0
         while rows := list(itertools.islice(inputs, self.batch_size)):
@@ -205,7 +210,9 @@ def notes_on(others: Iterable[pathlib.Path]) -> list[str]:
 
 def _each(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
     """Every image, in place of folders the files in them."""
-    single = isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) != 4
+    single = not isinstance(images, Iterable) or getattr(images, "ndim", 4) != 4
+    if isinstance(images, str | bytes | Mapping | io.IOBase):  # of letters, numbers, keys or lines
+        single = True
     for image in [images] if single else images:  # type: ignore[union-attr]
         if isinstance(image, str | os.PathLike) and os.path.isdir(local_path(image)):
             files, others = image_files(local_path(image))
@@ -220,9 +227,22 @@ def _pixels(image: ImageLike) -> np.ndarray:
     """uint8 RGB [H, W, 3]"""
     if isinstance(image, str | os.PathLike):
         return read_image(local_path(image))
+    found = type(image).__name__
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    array = np.atleast_3d(image)  # of other libraries too; [H, W, 1] of [H, W]
+        found = f"a PIL image of mode {image.mode}"
+        with contextlib.suppress(Exception):  # broken EXIF does not make an image unusable
+            image = ImageOps.exif_transpose(image)
+        try:
+            if image.mode.startswith("I;16"):  # the high 8 bits, as of a file
+                image = (np.asarray(image) >> 8).astype(np.uint8)
+            elif image.mode not in ("I", "F"):  # their range is not known
+                image = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:  # closed, cut short or broken
+            raise UserError(f"expected an image, found {found}: {error}") from error
+    elif hasattr(image, "__array__"):  # of other libraries too
+        image = np.asarray(image)
+        found += f" ({image.dtype} {image.shape})"
+    array = np.atleast_3d(image) if isinstance(image, np.ndarray) else np.empty(0)  # [H, W, 1 to 4]
     if (
         array.dtype != np.uint8
         or array.ndim != 3
@@ -230,7 +250,7 @@ def _pixels(image: ImageLike) -> np.ndarray:
         or not array.size
     ):
         raise UserError(
-            "expected a path, a PIL image or a uint8 array [height, width, 3], found "
-            f"{type(image).__name__} ({array.dtype} {np.shape(image)})"
+            "expected a path, a PIL image of 8 or 16 bits or a uint8 array [height, width, 3], "
+            f"found {found}"
         )
     return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[..., :3]

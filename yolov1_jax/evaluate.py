@@ -186,6 +186,8 @@ def _root() -> str | None:
 
 def _with_flags(config: ConfigDict) -> ConfigDict:
     """The config of a run, with the data that the flags ask for."""
+    if _ROOT.value and config.data.source == "synthetic":
+        raise UserError("expected no --root: the data of this run are synthetic, not in a folder")
     splits = tuple(_SPLITS.value or ())
     values = {"eval": splits, "root": _root(), "unknown_classes": _UNKNOWN_CLASSES.value}
     for key, value in values.items():

@@ -50,8 +50,13 @@ def run(_: list[str]) -> None:
     workdir, output = local_path(_WORKDIR.value or ""), local_path(_OUTPUT.value or "")
     form = _FORMAT.value or ("darknet" if output.suffix == ".weights" else None)
     suffix = ".weights" if form in darknet.FORMATS else ".safetensors"
-    if _WORKDIR.value is None or output.suffix != suffix:
-        raise UserError(f"expected --workdir=RUN and --output=FILE{suffix}")
+    if _WORKDIR.value is None:
+        raise UserError("expected --workdir=RUN, found none")
+    if output.suffix != suffix:
+        raise UserError(
+            f"expected --output=FILE{suffix}, found {_OUTPUT.value or 'none'}: only .safetensors "
+            "files are written, and .weights files with --format=darknet"
+        )
     setup, variables, step, reason = restored = restore_run(workdir, _STEP.value)
     print(f"{workdir}: step {step:,}, {reason}")
     if form in darknet.FORMATS:

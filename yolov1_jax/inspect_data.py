@@ -24,6 +24,7 @@ from yolov1_jax.data.annotated_images import AnnotatedImages
 from yolov1_jax.data.dataset import GroundTruth
 from yolov1_jax.data.source import FORMATS, open_folder, splits_of_folder
 from yolov1_jax.data.summary import SplitSummary, print_summary, summarise
+from yolov1_jax.training import run_folder
 from yolov1_jax.visualization.draw import draw_grid
 
 FLAGS = flags.FlagValues()
@@ -64,8 +65,8 @@ def run(paths: list[str]) -> None:
     output = local_path(_OUTPUT.value)
     if output.is_dir() or not output.suffix:
         output = output / "inspect.jpg"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    _page(first[1], _GRID_SIZE.value).save(output, quality=85)
+    with run_folder.replacing(output) as temporary:
+        _page(first[1], _GRID_SIZE.value).save(temporary, quality=85)
     print(f"images of {first[0]}, the grid of S = {_GRID_SIZE.value}: {output}")
 
 

@@ -94,9 +94,8 @@ def plan(
 
 def run(paths: list[str]) -> None:
     if _WORKDIR.value is None or not paths:
-        raise UserError(
-            f"expected a --workdir and images or folders, found {_WORKDIR.value} and {paths}"
-        )
+        missing = "--workdir=RUN" if _WORKDIR.value is None else "image"
+        raise UserError(f"expected --workdir=RUN and images or folders, found no {missing}")
     workdir = local_path(_WORKDIR.value)
     output = local_path(_OUTPUT.value) if _OUTPUT.value else workdir / "predictions"
     json = local_path(_JSON.value) if _JSON.value else None
@@ -117,7 +116,9 @@ def run(paths: list[str]) -> None:
 
     names = detector.class_names
     failed: Exception | None = None
-    for found in detector.stream(planned, score_threshold=_SCORE_THRESHOLD.value, on_unusable=skip):
+    for found in detector.stream(
+        [*planned], score_threshold=_SCORE_THRESHOLD.value, on_unusable=skip
+    ):
         file = found.image
         assert isinstance(file, pathlib.Path)  # as planned
         annotated: pathlib.Path | None = None

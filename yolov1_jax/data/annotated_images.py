@@ -61,6 +61,7 @@ class ListedImage(NamedTuple):
     # annotation; `read` is given the size of that image.
     upright: bool = False
     number: int | None = None  # in the COCO JSON that lists it
+    annotation: str | None = None  # absolute path of its own annotation file
 
 
 class AnnotatedImages:
@@ -95,10 +96,8 @@ class AnnotatedImages:
         """
         used = _read_images(images, report, images_required, unannotated == "background")
         if not used:
-            raise UserError(
-                f"expected usable images in {where}, found none: "
-                + ("; ".join(report.notes()) or "the lists are empty")
-            )
+            reasons = report.notes() if images else (*report.notes(), "no image is listed there")
+            raise UserError(f"expected usable images in {where}, found none: {'; '.join(reasons)}")
         self.class_names = _class_names(class_names, used, unknown_classes)
         labels = {name: label for label, name in enumerate(self.class_names)}
         #: The length and the checksum of each image's file; None where there is no file.

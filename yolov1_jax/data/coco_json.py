@@ -61,6 +61,8 @@ def read_json(path: str | os.PathLike[str], what: str) -> Any:
       UserError: it is none. The message says that `what` was expected.
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError("no regular file")  # a device or a pipe may have no end
         return json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"expected {what} in {path}, found: {shortened(str(error))}") from None
@@ -81,28 +83,48 @@ def read_coco(path: str | os.PathLike[str]) -> CocoFile:
       UserError: it is none, or an id stands for two images or two categories.
     """
     content = read_json(path, "a COCO annotations JSON")
-    try:
-        images, categories, rows = (content[key] for key in ("images", "categories", "annotations"))
-        places = {image["id"]: index for index, image in enumerate(images)}
-        classes = {one["id"]: class_name(one["name"]) for one in categories}
-        pairs = ((one.get("supercategory"), one["name"]) for one in categories)
-        parents = {str(parent) for parent, name in pairs if parent != name}
-        objects, areas = [], []
-        for number, row in enumerate(rows, start=1):
-            box, area = _box_and_area(row)
-            name = classes.get(row.get("category_id"), "")
-            is_crowd = row.get("iscrowd") not in (None, 0)
-            objects.append(AnnotatedObject(number, name, box, is_crowd))
-            areas.append(area)
-        image_index = [places.get(row.get("image_id")) for row in rows]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"expected images, categories and annotations as COCO has them in {path}, found "
-            f"{type(error).__name__}: {shortened(str(error))}; correct the program that wrote it"
-        ) from None
+    required = {"images": ("id",), "categories": ("id", "name"), "annotations": ()}
+    images, categories, rows = (
+        _records(content, key, fields, path) for key, fields in required.items()
+    )
+    places = {image["id"]: index for index, image in enumerate(images)}
+    classes = {one["id"]: class_name(one["name"]) for one in categories}
+    pairs = ((one.get("supercategory"), one["name"]) for one in categories)
+    parents = {str(parent) for parent, name in pairs if parent != name}
+    objects, areas, image_index = [], [], []
+    for number, row in enumerate(rows, start=1):
+        box, area = _box_and_area(row)
+        name = classes.get(_id(row, "category_id"), "")
+        is_crowd = row.get("iscrowd") not in (None, 0)
+        objects.append(AnnotatedObject(number, name, box, is_crowd))
+        areas.append(area)
+        image_index.append(places.get(_id(row, "image_id")))
     if len(places) < len(images) or len(classes) < len(categories):
         raise UserError(f"expected an id of its own for each image and category in {path}")
     return CocoFile(images, classes, parents, objects, image_index, areas)
+
+
+def _records(
+    content: Any, key: str, fields: Sequence[str], path: str | os.PathLike[str]
+) -> list[dict[str, Any]]:
+    """The records under a key, each with a text or a number in these fields."""
+    records: Any = content.get(key) if isinstance(content, dict) else None
+    found = "" if isinstance(records, list) else f"no list of {key}"
+    for number, record in enumerate(() if found else records, start=1):
+        if not isinstance(record, dict) or any(_id(record, field) is None for field in fields):
+            found = f"number {number} of {key}: {shortened(str(record))}"
+            break
+    if found:
+        raise UserError(
+            f"expected images with id, categories with id and name, and annotations in {path}, as "
+            f"COCO has them, found {found}; correct the program that wrote it"
+        )
+    return records
+
+
+def _id(record: dict[str, Any], field: str) -> str | int | float | None:
+    value = record.get(field)
+    return value if isinstance(value, str | int | float) else None
 
 
 def _box_and_area(row: dict[str, Any]) -> tuple[tuple[float, ...], float]:
@@ -169,6 +191,9 @@ def find(root: str, files: Sequence[str]) -> Found | None:
     paths = [file for file in files if has_extension(file, (".json",)) and _is_coco(root, file)]
     if not paths:
         return None
+    for file in filter(is_named_as_coco, files):  # one that is cut short would lose its split
+        if file not in paths:
+            read_json(os.path.join(root, file), "a COCO annotations JSON")
     # Beside them COCO has the same images with keypoints and with "stuff".
     instances = [one for one in paths if one.rsplit("/", 1)[-1].startswith("instances")]
     parts: dict[str, list[str]] = {}
@@ -195,7 +220,12 @@ def find(root: str, files: Sequence[str]) -> Found | None:
 
     why = shortened(", ".join(path for part in parts.values() for path in part))
     splits = {split: functools.partial(read_split, split) for split in parts}
-    return Found("COCO JSON", why, splits, report)
+    return Found("COCO JSON", why, splits, report, instances or paths)
+
+
+def is_named_as_coco(file: str) -> bool:
+    """Whether a file has one of the names that COCO and annotation tools give to annotations."""
+    return bool(re.search(r"(coco|instances|annotations)[^/]*\.json$", file.lower()))
 
 
 def _is_coco(root: str, file: str) -> bool:

@@ -9,6 +9,7 @@ import io
 import os
 import pathlib
 import threading
+import warnings
 import zlib
 from typing import NamedTuple
 
@@ -26,8 +27,8 @@ OTHER_EXTENSIONS = (
     *(".ppm", ".pgm", ".pbm", ".exr", ".hdr", ".ico", ".dcm", ".npy", ".dng", ".cr2", ".cr3"),
     *(".nef", ".arw", ".orf", ".rw2", ".raf", ".raw"),
 )
-# 360 MB of uint8 RGB. The largest photographs of one exposure have 102 to 108 million pixels.
-MAX_PIXELS = 120_000_000
+# 240 MB of uint8 RGB, of which `predict` needs several at a time.
+MAX_PIXELS = 80_000_000
 _LARGE = 16_000_000  # pixels; the check of a data set decodes larger images one at a time
 _MOST_SCANNED = 20 * MAX_PIXELS  # pixels times scans of a JPEG, of which it has 1 to 20
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
@@ -35,8 +36,8 @@ _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _TOO_LARGE = f"image has more than {MAX_PIXELS // 10**6} million pixels"
 _one_at_a_time = threading.Lock()
 
-if Image.MAX_IMAGE_PIXELS:  # Pillow warns above this, and refuses twice as many
-    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS)
+# Pillow warns of images that are refused here.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class ImageInfo(NamedTuple):
@@ -132,6 +133,8 @@ def _read_header(encoded: bytes, name: str | os.PathLike[str]) -> Image.Image:
 
 def _read(path: str | os.PathLike[str]) -> bytes:
     try:
+        if not os.path.isfile(path):  # a device or a pipe may have no end
+            raise FileNotFoundError
         encoded = pathlib.Path(path).read_bytes()
     except OSError:
         raise UnusableFile("image is missing or cannot be read", path) from None

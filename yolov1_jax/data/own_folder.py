@@ -10,7 +10,7 @@ import itertools
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from yolov1_jax.data.annotated_images import Annotation, ListedImage
@@ -48,6 +48,7 @@ class Found(NamedTuple):
     why: str  # "data.yaml"
     splits: Mapping[str, Callable[[], Split]]  # "train", "val", "test"; "" for no split
     report: Report  # what the reader does not use
+    files: Collection[str]  # of no single image: lists, names of classes, JSON
 
 
 class Pair(NamedTuple):
@@ -61,7 +62,8 @@ class Pair(NamedTuple):
 def files_below(folder: str | os.PathLike[str]) -> list[str]:
     """Sorted paths of all files below a folder, relative to it, with "/" between their parts.
 
-    Hidden files and folders are left out. Links are followed, each folder is listed once.
+    Hidden files and folders are left out, and pipes and devices, which may have no end. Links are
+    followed, each folder is listed once.
     """
     found: list[str] = []
     seen: set[str] = set()
@@ -71,8 +73,31 @@ def files_below(folder: str | os.PathLike[str]) -> list[str]:
         if real not in seen:
             seen.add(real)
             below = pathlib.Path(os.path.relpath(place, folder))
-            found += [(below / name).as_posix() for name in names if not name.startswith(".")]
+            for name in names:
+                path = os.path.join(place, name)
+                if name[0] != "." and (os.path.isfile(path) or not os.path.exists(path)):
+                    found.append((below / name).as_posix())
     return sorted(found)
+
+
+def report_unused(
+    root: str,
+    files: Iterable[str],
+    own: Collection[str],
+    images: Iterable[ListedImage],
+    report: Report,
+) -> None:
+    """Reports files that are neither the data set's `own` nor of one of its images, by endings."""
+    used = {os.path.normpath(path) for one in images for path in (one.path, one.annotation) if path}
+    # Two splits of one data set have the same unused files.
+    own = {*own, *itertools.chain(*report.passed_over.values())}
+    used |= {os.path.normpath(os.path.join(root, file)) for file in own}
+    unused = [one for one in files if os.path.normpath(os.path.join(root, one)) not in used]
+    endings = [os.path.splitext(file)[1].lower() for file in unused]
+    common = dict(collections.Counter(endings).most_common(8))
+    for file, ending in zip(unused, endings, strict=True):
+        kind = f"{ending or 'no ending'}, in no split" if ending in common else "in no split"
+        report.passed_over[kind].append(file)
 
 
 def has_extension(path: str, extensions: Sequence[str] = EXTENSIONS) -> bool:
@@ -172,7 +197,8 @@ def listed(
     # A missing image gets a path that does not exist: reading it says so.
     image = os.path.join(root, pair.image or f"{pair.annotation}/image")
     annotation = pair.annotation and os.path.join(root, pair.annotation)
-    return ListedImage(name, image, functools.partial(read, annotation), pair.notes, upright)
+    read_own = functools.partial(read, annotation)
+    return ListedImage(name, image, read_own, pair.notes, upright, annotation=annotation)
 
 
 class Lookup:

@@ -25,6 +25,7 @@ from yolov1_jax.data.own_folder import (
     files_below,
     has_extension,
     image_id,
+    report_unused,
     split_of_name,
 )
 from yolov1_jax.data.synthetic import SyntheticSource
@@ -126,7 +127,7 @@ def open_folder(
 
 def splits_of_folder(root: str | os.PathLike[str], data_format: str = "auto") -> list[str]:
     """The names of the splits that `open_folder` has of a folder; UserError as there."""
-    found = _find_format(*_files(root), data_format)
+    found = _with_val(_find_format(*_files(root), data_format))
     return [split for split in SPLITS if split in found.splits]
 
 
@@ -156,7 +157,8 @@ def _list_folder(
         parts = [voc_folder.list_voc(folder, split, report) for split in wanted]
         return Split([image for part in parts for image in part]), report
     folder, files = _files(root)
-    found = _find_format(folder, files, data_format, eval_fraction)
+    whole = _find_format(folder, files, data_format)
+    found = _with_val(whole, eval_fraction)
     report = found.report
     names = [split_of_name(name) or name for split in wanted for name in split.split("+")]
     ids = collections.Counter(image_id(file) for file in files if has_extension(file))
@@ -178,6 +180,9 @@ def _list_folder(
     if "" in found.splits and "train" in names:
         for image in found.splits[""]().images:
             report.skipped["image is in no split"].append(image.image_id)
+    if {"all", known[0]} & set(names):  # once for the splits of a run
+        everything = [image for read in whole.splits.values() for image in read().images]
+        report_unused(folder, files, found.files, everything, report)
     report.found = f"{found.format} ({found.why})"
     # Images of the same id, in whatever splits, have their paths instead.
     images = [
@@ -200,13 +205,8 @@ def _files(root: str | os.PathLike[str]) -> tuple[str, list[str]]:
     return folder, [one for one in files if one == given or not kind or not one.endswith(kind)]
 
 
-def _find_format(
-    root: str,
-    files: Sequence[str],
-    data_format: str = "auto",
-    eval_fraction: float = 0.2,
-) -> Found:
-    """The data set in a folder, which has a "val" if it has images to train on."""
+def _find_format(root: str, files: Sequence[str], data_format: str = "auto") -> Found:
+    """The data set in a folder."""
     finders: dict[str, Callable[[str, Sequence[str]], Found | None]] = {
         "voc": voc_folder.find,
         "yolo": yolo_txt.find,
@@ -221,15 +221,9 @@ def _find_format(
             f"which with --config.data.format={' or '.join(found)} (inspect, evaluate: --format)"
         )
     for one in found.values():
-        splits = dict(one.splits)
-        if "train" not in splits and "" in splits:  # all images, or all but those of val and test
-            splits["train"] = splits.pop("")
-        if "val" in splits or "train" not in splits:
-            return one._replace(splits=splits)
-        read = functools.partial(_read_part, splits["train"], eval_fraction)
-        splits |= {part: functools.partial(read, part == "val") for part in ("train", "val")}
-        why = f"{one.why}; without a val split: {eval_fraction:.0%} of its images are val"
-        return one._replace(splits=splits, why=why)
+        return one
+    for file in filter(coco_json.is_named_as_coco, files):
+        coco_json.read_coco(os.path.join(root, file))  # says what is wrong with it
     endings = sorted({os.path.splitext(file)[1].lower() for file in files} - {""})
     raise UserError(
         f"expected images with VOC XML, YOLO text or COCO JSON in {root}, found "
@@ -237,6 +231,19 @@ def _find_format(
         f"{'an annotation' if data_format == 'auto' else data_format}: give the folder that holds "
         "images and annotations"
     )
+
+
+def _with_val(found: Found, eval_fraction: float = 0.2) -> Found:
+    """The data set with a "val", if it has images to train on."""
+    splits = dict(found.splits)
+    if "train" not in splits and "" in splits:  # all images, or all but those of val and test
+        splits["train"] = splits.pop("")
+    if "val" in splits or "train" not in splits:
+        return found._replace(splits=splits)
+    read = functools.partial(_read_part, splits["train"], eval_fraction)
+    splits |= {part: functools.partial(read, part == "val") for part in ("train", "val")}
+    why = f"{found.why}; without a val split: {eval_fraction:.0%} of its images are val"
+    return found._replace(splits=splits, why=why)
 
 
 def _class_names_of(images: Iterable[ListedImage]) -> tuple[str, ...] | None:

@@ -13,7 +13,7 @@ import functools
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from yolov1_jax.config import UserError
 from yolov1_jax.data.annotated_images import Annotation, ListedImage
@@ -31,6 +31,7 @@ from yolov1_jax.data.own_folder import (
     key_of,
     listed,
     match,
+    report_unused,
     split_of,
     split_of_name,
 )
@@ -45,19 +46,20 @@ def find(root: str, files: Sequence[str]) -> Found | None:
     one_of_folder = {os.path.dirname(file): file for file in xmls}
     if not any(_is_annotation(root, file) for file in one_of_folder.values()):
         return None
-    report = Report()
     parts: dict[str, list[ListedImage]] = collections.defaultdict(list)
     if lists := _lists(files):
         datasets = sorted({dataset or "." for _, dataset, _ in lists})
         why = ", ".join(f"{dataset}/{_LISTS}" for dataset in datasets)
+        pairs = {dataset: _pairs(root, dataset) for _, dataset, _ in lists}
         for split, dataset, name in lists:
-            parts[split] += _read_set(root, dataset, name, report)
+            parts[split] += _read_set(root, dataset, name, pairs[dataset])
     else:
         why = f"{len(xmls):,} XML files, the first in {os.path.dirname(xmls[0]) or '.'}/"
         for key, pair in match(files, ".xml").items():
             parts[split_of(key)].append(listed(root, pair, image_id(key), _read))
     splits = {split: functools.partial(Split, images) for split, images in parts.items()}
-    return Found("VOC XML", why, splits, report)
+    own = [file for file in files if "ImageSets/" in file]
+    return Found("VOC XML", why, splits, Report(), own)
 
 
 def _is_annotation(root: str, file: str) -> bool:
@@ -92,11 +94,20 @@ def list_voc(root: str, split: str, report: Report) -> list[ListedImage]:
             "expected a split written DATASET:SET or DATASET:SET+SET, such as VOC2012:train,"
             f' found "{split}"'
         )
-    parts = (_read_set(root, dataset, name, report) for name in sets.split("+"))
-    return [image for part in parts for image in part]
+    pairs = _pairs(root, dataset)
+    read = functools.partial(_read_set, root, dataset, pairs=pairs)
+    images = [image for name in sets.split("+") for image in read(name)]
+    files = [f"{dataset}/{file}" for file in files_below(pathlib.Path(root, dataset))]
+    lists = [file for file in files if "/ImageSets/" in file]
+    # Lists of a class ("dog_train") have no images that others have not.
+    names = [one.stem for one in pathlib.Path(root, dataset, _LISTS).glob("*.txt")]
+    others = (image for name in names if "_" not in name for image in read(name))
+    report_unused(root, files, lists, [*images, *others], report)
+    return images
 
 
-def _read_set(root: str, dataset: str, name: str, report: Report) -> list[ListedImage]:
+def _pairs(root: str, dataset: str) -> dict[str, Pair]:
+    """Images and annotations of a data set, by the names that its lists have for them."""
     folder = pathlib.Path(root, dataset)
     if not (folder / "Annotations").is_dir():
         place = folder if folder.is_dir() else pathlib.Path(root)
@@ -105,11 +116,17 @@ def _read_set(root: str, dataset: str, name: str, report: Report) -> list[Listed
             f"expected {dataset}/JPEGImages and {dataset}/Annotations in {root}, found {folders} "
             f"in {place}: set data.root to the folder that holds {dataset}"
         )
-    files, strays = list[str](), list[str]()
-    for kind, extensions in (("JPEGImages", IMAGES), ("Annotations", (".xml",))):
-        for file in files_below(folder / kind):
-            (files if has_extension(file, extensions) else strays).append(f"{kind}/{file}")
-    pairs = match(files, ".xml")
+    files = [
+        f"{kind}/{file}"
+        for kind, extensions in (("JPEGImages", IMAGES), ("Annotations", (".xml",)))
+        for file in files_below(folder / kind)
+        if has_extension(file, extensions)
+    ]
+    return match(files, ".xml")
+
+
+def _read_set(root: str, dataset: str, name: str, pairs: Mapping[str, Pair]) -> list[ListedImage]:
+    folder = pathlib.Path(root, dataset)
     path = folder / _LISTS / f"{name}.txt"
     if path.is_file():
         # utf-8-sig: editors on Windows put a byte order mark in front
@@ -118,8 +135,6 @@ def _read_set(root: str, dataset: str, name: str, report: Report) -> list[Listed
         keys = [_key_in(line.strip(), known) for line in lines if line.strip()]
     elif name == "all":
         keys = list(pairs)
-        for file in strays:
-            report.passed_over["neither an image nor its annotation"].append(f"{dataset}/{file}")
     else:
         # Lists per class ("dog_train") come last: the devkit has dozens.
         sets = sorted((one.stem for one in path.parent.glob("*.txt")), key=lambda s: ("_" in s, s))

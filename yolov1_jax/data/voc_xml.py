@@ -7,9 +7,7 @@ import posixpath
 from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml.ElementTree
-from defusedxml import DefusedXmlException
 
-from yolov1_jax.config import UserError
 from yolov1_jax.data.annotated_images import AnnotatedObject, Annotation
 from yolov1_jax.data.dataset import UnusableFile
 
@@ -29,22 +27,20 @@ def read_annotation(
       size: height and width of the image.
 
     Raises:
-      UserError: the file declares entities, which may expand without bound or read other files.
-      UnusableFile: the file is missing, too large, not XML, or not an annotation.
+      UnusableFile: the file is missing, too large, not XML, or not an annotation; or it declares
+        entities, which may expand without bound or read other files.
     """
     try:
         if os.path.getsize(path) > _MOST_BYTES:
             raise UnusableFile(f"annotation is larger than {_MOST_BYTES // 2**20} MiB", path)
         # Some programs write an empty line in front, which XML does not allow.
         root = defusedxml.ElementTree.fromstring(pathlib.Path(path).read_bytes().lstrip())
-    except DefusedXmlException:
-        raise UserError(
-            f"{path}: expected no XML entities, found some: remove its DOCTYPE"
-        ) from None
     except OSError:
         raise UnusableFile("annotation is missing or cannot be read", path) from None
-    except (ParseError, ValueError, LookupError):  # the latter two: unknown encodings
-        raise UnusableFile("annotation is not well-formed XML", path) from None
+    except (ParseError, ValueError, LookupError):  # the latter two: entities, unknown encodings
+        raise UnusableFile(
+            "annotation is not well-formed XML, or declares entities", path
+        ) from None
     if root.tag != "annotation":
         raise UnusableFile("annotation is not in VOC format", path)
     objects = [

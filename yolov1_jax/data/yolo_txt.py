@@ -65,9 +65,11 @@ def find(root: str, files: Sequence[str]) -> Found | None:
 
     config_path, config = _read_config(root, files)
     names, why = _class_names(root, files, config)
-    parts = _by_entries(root, of_image, texts, _entries(os.path.dirname(config_path), config))
+    entries = list(_entries(os.path.dirname(config_path), config))
+    parts = _by_entries(root, of_image, texts, entries)
     if not parts:
-        parts = _by_entries(root, of_image, texts, ((lists[text], [text]) for text in lists))
+        entries = [(lists[text], [text]) for text in lists]
+        parts = _by_entries(root, of_image, texts, entries)
         why = f"{'lists' if parts else 'labels in ' + (min(label_folders) or '.') + '/'}, {why}"
     in_lists = {image for images in parts.values() for image in images}
     for image in of_image:
@@ -84,7 +86,10 @@ def find(root: str, files: Sequence[str]) -> Found | None:
             for one in images
         ]
         splits[split] = functools.partial(Split, part, stated)
-    return Found("YOLO text", why, splits, report)
+    used_lists = texts.intersection(place for _, places in entries for place in places)
+    orphans = report.skipped.get("label file without an image", ())
+    own = {config_path, *filter(_is_list_of_names, files), *used_lists, *orphans}
+    return Found("YOLO text", why, splits, report, own)
 
 
 def _stem(path: str) -> str:

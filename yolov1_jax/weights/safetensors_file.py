@@ -97,5 +97,8 @@ def write_whole(path: str | os.PathLike[str], parts: Iterable[bytes]) -> None:
         with open(temporary, "wb") as stream:
             stream.writelines(parts)
         temporary.replace(target)
+    except OSError as error:
+        error.filename = error.filename or str(target)  # writing does not know the name
+        raise
     finally:
         temporary.unlink(missing_ok=True)
