@@ -136,7 +136,7 @@ def _read(path: str | os.PathLike[str]) -> bytes:
         if not os.path.isfile(path):  # a device or a pipe may have no end
             raise FileNotFoundError
         encoded = pathlib.Path(path).read_bytes()
-    except OSError:
+    except (OSError, ValueError):  # the latter: a name that the system cannot have
         raise UnusableFile("image is missing or cannot be read", path) from None
     if not encoded:
         raise UnusableFile("image is empty", path)
