@@ -38,6 +38,15 @@ def test_what_the_user_has_set_stays(home):
     assert not (home / "cache").exists()
 
 
+def test_without_a_home_folder_it_stays_off(home, monkeypatch):
+    def no_home(*_, **__):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr(platformdirs, "user_cache_path", no_home)
+    use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir is None
+
+
 def test_a_folder_that_cannot_be_written_is_left_alone(home):
     (home / "cache").write_text("a file")
     use_compilation_cache()

@@ -18,13 +18,11 @@ def use_compilation_cache() -> None:
     """
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
-    folder = platformdirs.user_cache_path("yolov1_jax", appauthor=False) / "compiled"
-    if not folder.is_absolute():  # there is no home folder
-        return
     try:
+        folder = platformdirs.user_cache_path("yolov1_jax", appauthor=False) / "compiled"
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
+    except (OSError, RuntimeError):  # the latter: there is no home folder
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", _MAX_BYTES)
