@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.model.head_channels = 512  # 128 after the multiplier
     config.model.grid_size = 4
 
-    # Of the reference's loss, in as much time, the boxes are far looser: docs/recipe.md.
+    # The reference's loss gives far looser boxes in as much time: docs/recipe.md.
     config.model.prediction = "sigmoid"
     config.loss.xy_unit = "cell"
     config.loss.box = "ciou"

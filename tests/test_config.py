@@ -193,3 +193,20 @@ def test_local_paths(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert configs.local_path("~/run") == tmp_path / "run"
     assert configs.local_path("a:b/[c]") == pathlib.Path("a:b/[c]")
+
+
+def test_paths_that_mean_the_same_from_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = configs.replace(shipped_config("r34"), "data.root", "data")
+    found = configs.with_absolute_paths(configs.replace(config, "model.pretrained", "~/w.pth"))
+    assert found.data.root == str(tmp_path / "data")
+    assert found.model.pretrained == str(tmp_path / "home" / "w.pth")
+    on_hub = configs.replace(config, "model.pretrained", "hf://timm/resnet34.tv_in1k")
+    assert configs.with_absolute_paths(on_hub).model.pretrained == "hf://timm/resnet34.tv_in1k"
+
+
+def test_splits_of_tfds_are_none_of_a_folder():
+    config = configs.replace(shipped_config("r34"), "data.root", "data")
+    with pytest.raises(UserError, match=r"config.data.train is .* splits of tfds"):
+        configs.check(configs.replace(config, "data.source", "folder"))

@@ -118,6 +118,8 @@ def test_own_data_killed_and_resumed_with_workers(program, tmp_path):
     ended = program.train(tmp_path / "whole", overrides)
     assert (ended.code, ended.err) == (0, "")
     assert set(evaluations(tmp_path / "whole")["4.json"]["ap"]) == {"cat", "dog"}
+    split = (tmp_path / "whole" / "splits" / "train.txt").read_text().split()
+    assert split == [f"own/{name}" for name in names[:7]]
 
     saving = r"os\.mkdir .*/4\.orbax-checkpoint-tmp$"
     ended = program.train(tmp_path / "run", overrides, interrupt_at=saving)

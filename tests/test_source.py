@@ -218,7 +218,7 @@ def test_files_that_belong_to_no_split_are_named(tree, layout):
 
 
 def test_an_empty_split_says_why(tree):
-    """Of one image, the part for evaluation has it."""
+    """The part for evaluation gets a single image."""
     tree.write("images/a.png", IMAGE)
     tree.write("labels/a.txt", "")
     with pytest.raises(UserError, match="no image is listed"):

@@ -6,7 +6,7 @@ from voc_tree import VocTree, encode, pixels
 from yolov1_jax.config import UserError
 from yolov1_jax.data.source import open_folder
 
-# Of an image of 60 x 40 pixels: those from 13 to 24 across and from 11 to 20 down.
+# Pixels of an image of 60 x 40: those from 13 to 24 across and from 11 to 20 down.
 LINE, BOX = "1 0.3 0.375 0.2 0.25", (13, 11, 24, 20)
 IMAGE = encode(pixels())
 

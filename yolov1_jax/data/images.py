@@ -19,9 +19,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from yolov1_jax.data.dataset import UnusableFile
 
-# Of names, in any case. JFIF and JPE are names of JPEG files.
+# Endings of names, in any case. JFIF and JPE are names of JPEG files.
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff")
-# Of images that are not read, so that they can be named.
+# Endings of images that are not read, so that they can be named.
 OTHER_EXTENSIONS = (
     *(".gif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".jxr", ".svg", ".psd", ".tga"),
     *(".ppm", ".pgm", ".pbm", ".exr", ".hdr", ".ico", ".dcm", ".npy", ".dng", ".cr2", ".cr3"),
@@ -124,7 +124,7 @@ def _read_header(encoded: bytes, name: str | os.PathLike[str]) -> Image.Image:
     if header.height * header.width > MAX_PIXELS:
         raise UnusableFile(_TOO_LARGE, name)
     if header.format in ("JPEG", "MPO"):
-        # Of the longest stream: metadata may hold a thumbnail, and a video may follow the image.
+        # The largest number of scans in one stream: metadata may hold a thumbnail.
         scans = max(stream.count(b"\xff\xda") for stream in encoded.split(b"\xff\xd9"))
         if scans * header.height * header.width > _MOST_SCANNED:
             raise UnusableFile(f"image of {scans} scans takes too long to decode", name)

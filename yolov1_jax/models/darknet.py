@@ -20,8 +20,8 @@ from jax.typing import DTypeLike
 from yolov1_jax.models.batch_norm import norm_layer
 from yolov1_jax.models.resnet import max_pool, scale_channels
 
-# Initial kernels (convolutional_layer.c, local_layer.c, connected_layer.c). Of a local layer
-# Darknet fills only the first place, by mistake; here all.
+# Initial kernels (convolutional_layer.c, local_layer.c, connected_layer.c). Darknet
+# fills only the first place of a local layer, by mistake; here all.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 uniform_init = nn.initializers.variance_scaling(2 / 3, "fan_in", "uniform")  # U(+-sqrt(2/fan_in))
 

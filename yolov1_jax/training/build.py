@@ -256,7 +256,7 @@ def build_model(config: ConfigDict) -> YOLOv1:
 
 
 def count_parameters(config: ConfigDict) -> int:
-    """Of the network; with VOC's 20 classes where they are not known yet."""
+    """Parameters of the network; with VOC's 20 classes where they are not known yet."""
     variables = abstract_variables(with_class_names(config))
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
 
@@ -268,7 +268,7 @@ def detection_layer(config: ConfigDict) -> tuple[int, int, int]:
 
 
 def with_class_names(config: ConfigDict) -> ConfigDict:
-    """With as many as the layers predict, or VOC's 20, where they are not known yet."""
+    """A copy with placeholders for unknown class names: as many as the layers predict, or 20."""
     if config.model.class_names is not None:
         return config
     names = ("?",) * (_num_classes_of_layers(config) or 20)
@@ -276,7 +276,7 @@ def with_class_names(config: ConfigDict) -> ConfigDict:
 
 
 def _num_classes_of_layers(config: ConfigDict) -> int | None:
-    """Of a network that is nothing but layers, else None."""
+    """The number of classes that the last of `model.layers` predicts; None without layers."""
     model = config.model
     if model.backbone != "layers":
         return None

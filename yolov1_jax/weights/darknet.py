@@ -233,7 +233,7 @@ def _held_layers(
 
 
 def _classes_of(num_bytes: int, last: Layer) -> int | None:
-    """Of a classifier's last layer of that size, a bias and a weight per channel for each class."""
+    """The number of classes if so many bytes are the last layer of a classifier, else None."""
     classes, rest = divmod(num_bytes, 4 * (last.outputs + 1))
     return classes if rest == 0 and classes > 0 else None
 
