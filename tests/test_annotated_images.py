@@ -18,7 +18,7 @@ from yolov1_jax.data.images import read_image
 from yolov1_jax.data.own_folder import files_below
 
 
-def lower_half(size):
+def lower_half(_, size):
     """A reader whose boxes are of the image as EXIF turns it."""
     height, width = size
     box = 1.0, height / 2 + 1, float(width), float(height)
@@ -27,8 +27,8 @@ def lower_half(size):
 
 def source(tmp_path, *, orientation=1, **options):
     (tmp_path / "a.png").write_bytes(encode(pixels(), exif=exif(orientation)))
-    image = ListedImage("a", str(tmp_path / "a.png"), lower_half, upright=True)
-    return AnnotatedImages([image, image], Report(), where="a", **options)
+    image = ListedImage("a", "a.png", None, lower_half, upright=True)
+    return AnnotatedImages(str(tmp_path), [image, image], Report(), **options)
 
 
 def test_files_of_a_folder(tmp_path):

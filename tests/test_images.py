@@ -56,7 +56,7 @@ def check(folder, content: bytes) -> ImageInfo:
         ),
         (encode(NOISE[..., 0]), np.repeat(NOISE[..., :1], 3, axis=2), 0),
         (encode(PALETTE), np.asarray(PALETTE.convert("RGB")), 0),
-        (encode(np.dstack([NOISE, NOISE[..., :1]])), NOISE, 0),
+        (encode(np.dstack([NOISE, NOISE[..., :1]])), NOISE, 0),  # transparent
         (cv2.imencode(".png", SIXTEEN_BITS)[1], NOISE, 0),
         (cv2.imencode(".tif", SIXTEEN_BITS)[1], NOISE, 1),  # rounded
         (encode(ORANGE, "JPEG", quality=95), ORANGE, 3),

@@ -2,9 +2,9 @@
 
     yolov1 inspect PATH [--format=auto|voc|yolo|coco] [--splits=train,val] [--output=page.jpg]
 
-PATH holds images with VOC XML, YOLO text or COCO JSON: docs/data.md. Printed are what was found
-out, for each split its images, objects and classes, what is left out or corrected and why, sizes,
-and how many objects share a cell with another at S = 7 and S = 14. Images with their boxes and the
+PATH holds images with VOC XML, YOLO text or COCO JSON: docs/data.md. Printed are for each split its
+images, objects and classes, how many objects share a cell with another at S = 7 and S = 14, what
+was found out, what is left out or corrected and why, and sizes. Images with their boxes and the
 grid are drawn into --output, by default inspect.jpg.
 """
 
@@ -31,14 +31,10 @@ FLAGS = flags.FlagValues()
 _FORMAT = flags.DEFINE_enum("format", "auto", FORMATS, "of the annotations", flag_values=FLAGS)
 _SPLITS = flags.DEFINE_list("splits", None, "instead of all that there are", flag_values=FLAGS)
 _OUTPUT = flags.DEFINE_string("output", "inspect.jpg", "picture, or folder", flag_values=FLAGS)
-_EVAL_FRACTION = flags.DEFINE_float(
-    "eval_fraction", 0.2, "as config.data.eval_fraction", 0.001, 0.999, flag_values=FLAGS
-)
-_GRID_SIZE = flags.DEFINE_integer(
-    "grid_size", 7, "S of the grid that is drawn", 1, 100, flag_values=FLAGS
-)
 
-_TILES, _COLUMNS, _TILE_SIDE = 12, 3, 480  # pixels
+_GRID_SIZE = 7
+_TILES, _COLUMNS = 12, 3
+_TILE_WIDTH, _TILE_HEIGHT = 486, 390  # pixels
 
 
 def run(paths: list[str]) -> None:
@@ -46,17 +42,9 @@ def run(paths: list[str]) -> None:
         raise UserError(f"expected the path of a folder of data, found {len(paths)} paths")
     root = local_path(paths[0])
     splits = split_list(tuple(_SPLITS.value or ())) or splits_of_folder(root, _FORMAT.value)
-    sources = {
-        split: open_folder(
-            root, [split], data_format=_FORMAT.value, eval_fraction=_EVAL_FRACTION.value
-        )
-        for split in splits
-    }
+    sources = {split: open_folder(root, [split], data_format=_FORMAT.value) for split in splits}
     summaries = {split: _summary(source) for split, source in sources.items()}
     first, *others = sources.items()
-    print(f"{root}: {first[1].annotations().report.found or 'VOC XML'}")
-    for summary in summaries.values():
-        summary.report.found = ""  # said once is enough
     print_summary(summaries)
     for split, source in others:
         if unknown := sorted(set(source.class_names) - set(first[1].class_names)):
@@ -66,13 +54,13 @@ def run(paths: list[str]) -> None:
     if output.is_dir() or not output.suffix:
         output = output / "inspect.jpg"
     with run_folder.replacing(output) as temporary:
-        _page(first[1], _GRID_SIZE.value).save(temporary, quality=85)
-    print(f"images of {first[0]}, the grid of S = {_GRID_SIZE.value}: {output}")
+        _page(first[1]).save(temporary, quality=85)
+    print(f"images of {first[0]}, with the grid of S = {_GRID_SIZE}: {output}")
 
 
 def _summary(source: AnnotatedImages) -> SplitSummary:
     """That of S = 7, with the collisions at S = 14 as the last row."""
-    summary, finer = summarise(source, 7), summarise(source, 14)
+    summary, finer = summarise(source, _GRID_SIZE), summarise(source, 2 * _GRID_SIZE)
     rows = {title: count for title, count in finer.rows.items() if "14x14" in title}
     return summary._replace(rows={**summary.rows, **rows})
 
@@ -84,15 +72,14 @@ def _sizes(sources: dict[str, AnnotatedImages]) -> Table:
         table.add_column(title, justify="right")
     for split, source in sources.items():
         annotations = source.annotations()
-        sizes = annotations.sizes.astype(float)  # [N, 2]
-        corners = annotations.boxes_xyxy
-        boxes = corners[:, :1:-1] - corners[:, 1::-1]  # [A, 2] height, width
+        sizes = annotations.sizes[:, ::-1]  # [N, 2] width, height
+        boxes = annotations.boxes_xyxy[:, 2:] - annotations.boxes_xyxy[:, :2]  # [A, 2]
         relative = np.sqrt((boxes / sizes[annotations.image_index]).prod(axis=1))  # [A]
         rows = {
-            "image width": sizes[:, 1],
-            "image height": sizes[:, 0],
-            "box width": boxes[:, 1],
-            "box height": boxes[:, 0],
+            "image width": sizes[:, 0],
+            "image height": sizes[:, 1],
+            "box width": boxes[:, 0],
+            "box height": boxes[:, 1],
             "box side, % of image": 100 * relative,
         }
         for number, (title, values) in enumerate(rows.items()):
@@ -102,25 +89,20 @@ def _sizes(sources: dict[str, AnnotatedImages]) -> Table:
     return table
 
 
-def _page(source: AnnotatedImages, grid_size: int) -> Image.Image:
+def _page(source: AnnotatedImages) -> Image.Image:
     """Images spread over the source, with their objects and the grid."""
     shown = np.unique(np.linspace(0, len(source) - 1, _TILES).round().astype(int)).tolist()
-    tiles = []
-    for i in shown:
+    height = -(-len(shown) // _COLUMNS) * _TILE_HEIGHT
+    page = Image.new("RGB", (_COLUMNS * _TILE_WIDTH, height), "white")
+    for place, i in enumerate(shown):
         record = source[i]
         image = Image.fromarray(record.image)
-        image.thumbnail((2 * _TILE_SIDE, 2 * _TILE_SIDE))  # of a large one, lines would be thin
+        image.thumbnail((2 * _TILE_WIDTH, 2 * _TILE_HEIGHT))  # of a large one, lines would be thin
         scale = np.tile(np.divide(image.size, record.image.shape[1::-1]), 2)
         truth = GroundTruth(record.boxes_xyxy * scale, record.labels, record.difficult)
-        drawn = draw_grid(np.asarray(image), truth, source.class_names, grid_size)
-        tiles.append(Image.fromarray(np.asarray(drawn)))
-        tiles[-1].thumbnail((_TILE_SIDE, _TILE_SIDE))
-    rows = [tiles[i : i + _COLUMNS] for i in range(0, len(tiles), _COLUMNS)]
-    heights = [max(tile.height for tile in row) + 6 for row in rows]
-    page = Image.new("RGB", (_COLUMNS * (_TILE_SIDE + 6), sum(heights)), "white")
-    for number, row in enumerate(rows):
-        for column, tile in enumerate(row):
-            page.paste(tile, (column * (_TILE_SIDE + 6), sum(heights[:number])))
+        tile = Image.fromarray(draw_grid(np.asarray(image), truth, source.class_names, _GRID_SIZE))
+        tile.thumbnail((_TILE_WIDTH - 6, _TILE_HEIGHT - 6))
+        page.paste(tile, (place % _COLUMNS * _TILE_WIDTH, place // _COLUMNS * _TILE_HEIGHT))
     return page
 
 

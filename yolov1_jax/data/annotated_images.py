@@ -7,7 +7,6 @@ used is left out then, so that an index stays the same image whatever happens to
 
 import concurrent.futures
 import dataclasses
-import functools
 import math
 import os
 import re
@@ -17,14 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from yolov1_jax.config import UserError
-from yolov1_jax.data.dataset import (
-    Annotations,
-    GroundTruth,
-    Record,
-    Report,
-    UnusableFile,
-    shortened,
-)
+from yolov1_jax.data.dataset import Annotations, Record, Report, UnusableFile, shortened
 from yolov1_jax.data.images import ImageInfo, check_image, read_image
 
 _SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations under which height and width change places
@@ -38,6 +30,7 @@ class AnnotatedObject(NamedTuple):
     # VOC's pixel numbers: the first pixel is 1, the last one belongs to the box; NaN where missing
     box_xyxy: tuple[float, ...]
     difficult: bool
+    area: float = math.nan  # of the mask, in square pixels, where COCO's JSON has it
 
 
 class Annotation(NamedTuple):
@@ -48,20 +41,26 @@ class Annotation(NamedTuple):
     notes: tuple[str, ...] = ()  # corrections for the report, such as "relative coordinates"
 
 
+# (path of the annotation or None, (height, width) of the image or None if it is not there)
+# -> the annotation, None if there is none. Raises UnusableFile.
+ReadAnnotation = Callable[[str | None, tuple[int, int] | None], Annotation | None]
+
+
 class ListedImage(NamedTuple):
     """An image that a reader found, before any file is read."""
 
     image_id: str  # "VOC2012/2008_000008"
-    path: str  # absolute; it need not exist
-    # (height, width) of the image, None if it is not there -> its annotation, None if it has none.
-    # Raises UnusableFile.
-    read: Callable[[tuple[int, int] | None], Annotation | None]
+    path: str | None  # relative to the root; None where there is no file
+    annotation: str | None  # relative path of its own annotation file
+    read: ReadAnnotation
     notes: tuple[str, ...] = ()  # corrections for the report
     # Whether boxes refer to the image as its EXIF orientation turns it, whatever the size in the
     # annotation; `read` is given the size of that image.
     upright: bool = False
     number: int | None = None  # in the COCO JSON that lists it
-    annotation: str | None = None  # absolute path of its own annotation file
+
+    def read_annotation(self, root: str, size: tuple[int, int] | None) -> Annotation | None:
+        return self.read(self.annotation and os.path.join(root, self.annotation), size)
 
 
 class AnnotatedImages:
@@ -69,6 +68,7 @@ class AnnotatedImages:
 
     def __init__(
         self,
+        root: str,
         images: Sequence[ListedImage],
         report: Report,
         class_names: Sequence[str] | None = None,
@@ -77,50 +77,43 @@ class AnnotatedImages:
         unknown_classes: str = "refuse",
         unannotated: str = "skip",
         images_required: bool = True,
-        where: str,
+        splits: str = "all",
     ) -> None:
-        """Reads all annotations and checks all images.
+        """Reads all annotations and checks all images; options as of `open_folder`.
 
         Args:
+          root: absolute path of the folder that the paths of images are relative to.
           images: in the order of the data set; of those with the same id, the first is used.
           report: what the reader noted while it listed the images; more is added.
-          class_names: index = label; None: the sorted names of the objects.
           category_ids: the number of each class in the COCO JSON.
-          unknown_classes: "refuse" objects of other classes, or "skip" them.
-          unannotated: "skip" images without an annotation, or take them as "background".
-          images_required: False also takes annotations without an image, to evaluate detections.
-          where: the data, for messages: "own:train of /data".
+          splits: their names, for messages.
 
         Raises:
           UserError: no usable image, or an unknown class.
         """
-        used = _read_images(images, report, images_required, unannotated == "background")
+        background = unannotated == "background"
+        used = _read_images(root, images, report, required=images_required, background=background)
         if not used:
             reasons = report.notes() if images else (*report.notes(), "no image is listed there")
-            raise UserError(f"expected usable images in {where}, found none: {'; '.join(reasons)}")
-        self.class_names = _class_names(class_names, used, unknown_classes)
-        labels = {name: label for label, name in enumerate(self.class_names)}
-        #: The length and the checksum of each image's file; None where there is no file.
-        self.contents = tuple(one.info.content for one in used)
-        self.paths = tuple(one.listed.path for one in used)
-        self._upright = [one.upright for one in used]
-        table = Annotations.build(
-            self.class_names,
-            [one.listed.image_id for one in used],
-            [one.size for one in used],
-            [_ground_truth(one, labels, report) for one in used],
-            report,
-        )
+            raise UserError(
+                f"expected usable images in {splits} of {root}, found none: {'; '.join(reasons)}"
+            )
+        table = _table(used, class_names, unknown_classes, report)
         numbers = [one.listed.number for one in used if one.listed.number is not None]
         if category_ids and len(set(numbers)) == len(used):
             ids = dict(category_ids)
-            for name in self.class_names:  # a class of another split gets a number that is free
+            for name in table.class_names:  # a class of another split gets a number that is free
                 ids.setdefault(name, max(ids.values()) + 1)
             table = dataclasses.replace(
                 table,
                 image_numbers=tuple(numbers),
-                category_ids=tuple(ids[name] for name in self.class_names),
+                category_ids=tuple(ids[name] for name in table.class_names),
             )
+        self.class_names = table.class_names
+        self.paths = tuple(os.path.join(root, one.listed.path or "") for one in used)
+        #: The length and the checksum of each image's file; None where there is no file.
+        self.contents = tuple(one.content for one in used)
+        self._upright = [one.upright for one in used]
         self._annotations = table
 
     def __len__(self) -> int:
@@ -137,24 +130,20 @@ class AnnotatedImages:
 
     def annotations(self, limit: int | None = None) -> Annotations:
         """The objects of the first `limit` images, of all for None."""
-        table = self._annotations
-        if limit is None:
-            return table
-        objects = [table[index] for index in range(len(self))[:limit]]
-        ids, sizes = table.image_ids[:limit], table.sizes[:limit]
-        return Annotations.build(self.class_names, ids, sizes, objects, table.report)
+        return self._annotations.first(limit)
 
 
 class _UsedImage(NamedTuple):
     listed: ListedImage
-    info: ImageInfo
+    content: tuple[int, int] | None
     size: tuple[int, int]  # height and width of the pixels that are used
     upright: bool  # whether it is turned as its EXIF orientation asks
-    objects: list[AnnotatedObject]  # the usable ones
+    objects: list[AnnotatedObject]
+    notes: tuple[str | None, ...]
 
 
 def _read_images(
-    images: Sequence[ListedImage], report: Report, required: bool, background: bool
+    root: str, images: Sequence[ListedImage], report: Report, *, required: bool, background: bool
 ) -> list[_UsedImage]:
     """The usable ones of several images, in order."""
     listed: dict[str, ListedImage] = {}
@@ -166,74 +155,53 @@ def _read_images(
             report.corrected["listed more than once, used once"].append(image.image_id)
         else:
             listed[image.image_id] = image
-    read = functools.partial(_read, required=required, background=background)
+
+    def read(image: ListedImage) -> _UsedImage | UnusableFile:
+        try:
+            return _read(root, image, required, background)
+        except UnusableFile as error:
+            return error
+
     used = []
     with concurrent.futures.ThreadPoolExecutor(8) as pool:  # a slow disk is waited for
         for image, found in zip(listed.values(), pool.map(read, listed.values()), strict=True):
             if isinstance(found, UnusableFile):
                 report.skipped[found.reason].append(image.image_id)
-            else:
-                used.append(_settle(image, *found, report))
+                continue
+            used.append(found)
+            for note in filter(None, found.notes):
+                report.corrected[note].append(image.image_id)
     return used
 
 
-def _read(
-    image: ListedImage, *, required: bool, background: bool
-) -> tuple[ImageInfo, Annotation] | UnusableFile:
+def _read(root: str, image: ListedImage, required: bool, background: bool) -> _UsedImage:
+    """Reads the annotation and checks the image; UnusableFile if one of them cannot be used."""
+    path = image.path and os.path.join(root, image.path)
     info = None
-    try:
-        if required or os.path.exists(image.path):
-            info = check_image(image.path)
-        annotation = image.read(info and _size(info, image.upright))
-    except UnusableFile as error:
-        return error
+    if path and (required or os.path.exists(path)):
+        info = check_image(path)
+    elif required:
+        raise UnusableFile("image is missing or cannot be read", image.image_id)
+    annotation = image.read_annotation(root, info and _size(info, image.upright))
     if annotation is None:
         if info is None or not background:
-            return UnusableFile("annotation is missing", image.path)
+            raise UnusableFile("annotation is missing", image.image_id)
         annotation = Annotation(info.size, [], ("without annotation, taken as background",))
     if info is None:
         height, width = annotation.size
         if not (1 <= height < 2**31 and 1 <= width < 2**31):
-            return UnusableFile("image is missing, and its size in the annotation", image.path)
+            raise UnusableFile("image is missing, and its size in the annotation", image.image_id)
         info = ImageInfo((int(height), int(width)))
-    return info, annotation
+    upright, correction = _turn(annotation, info, image.upright)
+    depth = "16-bit image, high 8 bits used" if info.is_16_bit else None
+    notes = depth, correction, *image.notes, *annotation.notes
+    size = _size(info, upright)
+    return _UsedImage(image, info.content, size, upright, annotation.objects, notes)
 
 
 def _size(info: ImageInfo, upright: bool) -> tuple[int, int]:
     """Height and width of an image, turned as its EXIF orientation asks or as stored."""
     return info.size[::-1] if upright and info.orientation in _SWAPS_SIDES else info.size
-
-
-def _settle(
-    image: ListedImage, info: ImageInfo, annotation: Annotation, report: Report
-) -> _UsedImage:
-    """Settles which pixels and which objects are used; `report` notes the rest."""
-    upright, correction = _turn(annotation, info, image.upright)
-    notes = [
-        "transparency dropped" if info.has_alpha else None,
-        "16-bit image, high 8 bits used" if info.is_16_bit else None,
-        correction,
-        *image.notes,
-        *annotation.notes,
-    ]
-    for note in filter(None, notes):
-        report.corrected[note].append(image.image_id)
-    height, width = size = _size(info, upright)
-    objects: dict[tuple[object, ...], AnnotatedObject] = {}
-    for item in annotation.objects:
-        if reason := _problem(item, height, width):
-            report.skipped_objects[reason].append(_name(image, item))
-            continue
-        if (item.class_name, item.box_xyxy) in objects:
-            reason = "repeated object (same class and box), used once"
-            report.corrected[reason].append(_name(image, item))
-            continue
-        left, top, right, bottom = item.box_xyxy
-        inside = max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
-        if inside != item.box_xyxy:
-            report.corrected["box clipped to the image"].append(_name(image, item))
-        objects[item.class_name, item.box_xyxy] = item._replace(box_xyxy=inside)
-    return _UsedImage(image, info, size, upright, list(objects.values()))
 
 
 def _turn(annotation: Annotation, info: ImageInfo, upright: bool) -> tuple[bool, str | None]:
@@ -252,55 +220,74 @@ def _turn(annotation: Annotation, info: ImageInfo, upright: bool) -> tuple[bool,
     return False, "EXIF orientation ignored, as in the annotation" if is_turned else None
 
 
-def _problem(item: AnnotatedObject, height: int, width: int) -> str | None:
-    """Why an object of an image of this size cannot be used; None if it can."""
-    left, top, right, bottom = item.box_xyxy
-    if not item.class_name:
-        return "object without a class name"
-    if not all(map(math.isfinite, item.box_xyxy)):
-        return "box is missing or not a number"
-    if right <= left or bottom <= top:
-        return "box is empty or inverted"
-    if right <= 0 or bottom <= 0 or left >= width or top >= height:
-        return "box is outside the image"
-    return None
+def _table(
+    images: Sequence[_UsedImage],
+    class_names: Sequence[str] | None,
+    unknown_classes: str,
+    report: Report,
+) -> Annotations:
+    """The usable objects, clipped to their images; `report` notes the others."""
+    image_ids = tuple(one.listed.image_id for one in images)
+    sizes = np.array([one.size for one in images], np.int32)  # [N, 2]
+    objects = [item for one in images for item in one.objects]
+    places = np.repeat(np.arange(len(images)), [len(one.objects) for one in images])  # [A]
+    classes = np.array([item.class_name for item in objects], object)  # [A]
+    boxes = np.array([item.box_xyxy for item in objects], np.float64).reshape(-1, 4)  # [A, 4]
+    low, high = np.maximum(boxes[:, :2], 0), np.minimum(boxes[:, 2:], sizes[places, ::-1])
+    inside = np.concatenate([low, high], axis=1)  # [A, 4]
+    keys = zip(places.tolist(), classes, map(tuple, boxes.tolist()), strict=True)
+    first: dict[tuple[object, ...], int] = {}
 
+    problems = {  # of an object that has several, the first is reported
+        "object without a class name": classes == "",
+        "box is missing or not a number": ~np.isfinite(boxes).all(axis=1),
+        "box is empty or inverted": (boxes[:, 2:] <= boxes[:, :2]).any(axis=1),
+        "box is outside the image": (high <= low).any(axis=1),
+    }
+    usable = np.flatnonzero(~np.any([*problems.values()], axis=0))
+    image_of = {classes[i]: image_ids[places[i]] for i in usable[::-1]}  # the first of each class
+    names = _class_names(class_names, image_of, unknown_classes)
+    problems["class is not in class_names"] = ~np.isin(classes, names)
+    repeated = np.array([first.setdefault(key, i) != i for i, key in enumerate(keys)], bool)
+    keep = np.ones(len(objects), bool)
 
-def _name(image: ListedImage, item: AnnotatedObject) -> str:
-    return f"{image.image_id} object {item.number} ({shortened(item.class_name) or '?'})"
+    def note(reasons: dict[str, list[str]], reason: str, which: np.ndarray) -> None:
+        for i in np.flatnonzero(keep & which):
+            shown = f"object {objects[i].number} ({shortened(classes[i]) or '?'})"
+            reasons[reason].append(f"{image_ids[places[i]]} {shown}")
+
+    for reason, which in problems.items():
+        note(report.skipped_objects, reason, which)
+        keep &= ~which
+    note(report.corrected, "repeated object (same class and box), used once", repeated)
+    keep &= ~repeated
+    note(report.corrected, "box clipped to the image", (inside != boxes).any(axis=1))
+    labels = {name: label for label, name in enumerate(names)}
+    return Annotations(
+        class_names=names,
+        image_ids=image_ids,
+        sizes=sizes,
+        starts=np.searchsorted(places[keep], np.arange(len(images) + 1)),
+        boxes_xyxy=inside[keep],
+        labels=np.array([labels[name] for name in classes[keep]], np.int32),
+        difficult=np.array([item.difficult for item in objects], bool)[keep],
+        report=report,
+    )
 
 
 def _class_names(
-    given: Sequence[str] | None, images: Sequence[_UsedImage], unknown_classes: str
+    given: Sequence[str] | None, image_of: Mapping[str, str], unknown_classes: str
 ) -> tuple[str, ...]:
-    """The given names, or the sorted names of all objects' classes."""
-    first: dict[str, str] = {}  # of each class the first image
-    for image in images:
-        for item in image.objects:
-            first.setdefault(item.class_name, image.listed.image_id)
-    names = tuple(sorted(first) if given is None else given)
+    """The given names, or the sorted names of all objects' classes; an image of each is given."""
+    names = tuple(sorted(image_of) if given is None else given)
     if not names or len(set(names)) < len(names):
         found = shortened(", ".join(names)) or "none, and no object to collect them from"
         raise UserError(f"expected each class once in model.class_names, found {found}")
-    unknown = sorted(first.keys() - set(names))
+    unknown = sorted(image_of.keys() - set(names))
     if unknown and unknown_classes == "refuse":
         raise UserError(
-            f"{first[unknown[0]]}: expected the classes {shortened(', '.join(names))}, found"
+            f"{image_of[unknown[0]]}: expected the classes {shortened(', '.join(names))}, found"
             f" {shortened(', '.join(unknown))}; correct either model.class_names or the"
             ' annotations, or leave such objects out with data.unknown_classes="skip"'
         )
     return names
-
-
-def _ground_truth(image: _UsedImage, labels: Mapping[str, int], report: Report) -> GroundTruth:
-    known = []
-    for item in image.objects:
-        if item.class_name in labels:
-            known.append(item)
-        else:
-            report.skipped_objects["class is not in class_names"].append(_name(image.listed, item))
-    return GroundTruth(
-        np.array([item.box_xyxy for item in known], np.float64).reshape(-1, 4),
-        np.array([labels[item.class_name] for item in known], np.int32),
-        np.array([item.difficult for item in known], bool),
-    )

@@ -9,7 +9,6 @@ Axes: N images, A objects of all images, C classes.
 
 import collections
 import dataclasses
-import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -49,7 +48,8 @@ def first_of(names: Sequence[str]) -> str:
     return ", ".join(map(shortened, names[:3])) + ", ..." * (len(names) > 3)
 
 
-_lists = functools.partial(collections.defaultdict[str, list[str]], list)
+def _lists() -> dict[str, list[str]]:
+    return collections.defaultdict(list)
 
 
 @dataclasses.dataclass
@@ -73,12 +73,10 @@ class Report:
             "corrected in the data": self.corrected,
             "files passed over": self.passed_over,
         }
-        found = (f"data: {self.found}",) if self.found else ()
-        return found + tuple(
-            f"{len(names):,} {what}, {reason}: {first_of(names)}"
-            for what, reasons in groups.items()
-            for reason, names in reasons.items()
-        )
+        lines = [f"data: {self.found}"] if self.found else []
+        for what, reasons in groups.items():
+            lines += [f"{len(of):,} {what}, {why}: {first_of(of)}" for why, of in reasons.items()]
+        return tuple(lines)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,6 +129,17 @@ class Annotations:
         objects = slice(self.starts[index], self.starts[index + 1])
         return GroundTruth(self.boxes_xyxy[objects], self.labels[objects], self.difficult[objects])
 
+    def first(self, limit: int | None) -> "Annotations":
+        """The first `limit` images with their objects; all for None."""
+        if limit is None or limit >= len(self):
+            return self
+        images = {key: getattr(self, key)[:limit] for key in ("image_ids", "sizes")}
+        objects = {
+            key: getattr(self, key)[: self.starts[limit]]
+            for key in ("boxes_xyxy", "labels", "difficult")
+        }
+        return dataclasses.replace(self, starts=self.starts[: limit + 1], **images, **objects)
+
     @property
     def image_index(self) -> np.ndarray:
         """int64 [A]: the place of each object's image."""
@@ -142,19 +151,16 @@ class Annotations:
         It covers image ids, and of each object the class name, the difficult flag, the box to 1/100
         pixel, and the area where it is not that of the box.
         """
+        rows = zip(self.boxes_xyxy.tolist(), self.labels, self.difficult, strict=True)
         lines = [
-            f"{self.class_names[label]}\t{int(difficult)}\t"
-            + "\t".join(f"{value + 0.0:.2f}" for value in box)
-            for box, label, difficult in zip(
-                self.boxes_xyxy.tolist(), self.labels, self.difficult, strict=True
-            )
+            "\t".join([self.class_names[label], str(int(hard)), *(f"{v + 0.0:.2f}" for v in box)])
+            for box, label, hard in rows
         ]
         if self.areas is not None:
             sides = self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2] + 1  # [A, 2]
             # A box rounded to 1/100 pixel has an area that differs by up to this much.
             rounding = 0.01 * np.abs(sides).sum(axis=1)
-            differs = np.abs(self.areas - sides.prod(axis=1)) > rounding
-            for i in np.flatnonzero(differs):
+            for i in np.flatnonzero(np.abs(self.areas - sides.prod(axis=1)) > rounding):
                 lines[i] += f"\t{self.areas[i]:.2f}"
         images = [
             "\n".join([image_id, *sorted(lines[self.starts[i] : self.starts[i + 1]])])

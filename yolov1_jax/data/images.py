@@ -6,6 +6,7 @@ workers import this module, and they must not start a device.
 
 import contextlib
 import io
+import math
 import os
 import pathlib
 import threading
@@ -21,12 +22,6 @@ from yolov1_jax.data.dataset import UnusableFile
 
 # Endings of names, in any case. JFIF and JPE are names of JPEG files.
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff")
-# Endings of images that are not read, so that they can be named.
-OTHER_EXTENSIONS = (
-    *(".gif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".jxr", ".svg", ".psd", ".tga"),
-    *(".ppm", ".pgm", ".pbm", ".exr", ".hdr", ".ico", ".dcm", ".npy", ".dng", ".cr2", ".cr3"),
-    *(".nef", ".arw", ".orf", ".rw2", ".raf", ".raw"),
-)
 # 240 MB of uint8 RGB, of which `predict` needs several at a time.
 MAX_PIXELS = 80_000_000
 _LARGE = 16_000_000  # pixels; the check of a data set decodes larger images one at a time
@@ -45,7 +40,6 @@ class ImageInfo(NamedTuple):
 
     size: tuple[int, int]  # height and width of the stored pixels
     orientation: int = 1  # EXIF, 1 to 8; 1 for none
-    has_alpha: bool = False
     is_16_bit: bool = False
     content: tuple[int, int] | None = None  # length and checksum: equal for equal files
 
@@ -53,12 +47,10 @@ class ImageInfo(NamedTuple):
 def decode_image(encoded: bytes, name: str, flags: int = _AS_STORED) -> np.ndarray:
     """Decodes a JPEG, PNG, BMP, TIFF or WebP file. -> uint8 RGB [height, width, 3].
 
-    Greyscale is repeated over the three channels, a palette looked up, CMYK converted without a
-    colour profile. Transparency is dropped: the colours under it are shown. The high 8 of 16 bits
-    are kept (TIFF: rounded to 8). Animations and files of several pages give their first. A JPEG
-    that is damaged in the middle decodes to an image that is wrong from there on, with a warning by
-    libjpeg. `flags` are OpenCV's; by default pixels stay as stored, whatever EXIF says (TIFF is
-    always turned upright).
+    CMYK is converted without a colour profile. Transparency is dropped: the colours under it are
+    shown. The high 8 of 16 bits are kept. Animations and files of several pages give their first. A
+    JPEG that is damaged in the middle decodes to an image that is wrong from there on. `flags` are
+    OpenCV's; by default pixels stay as stored, whatever EXIF says (TIFF is always turned upright).
 
     Raises:
       UnusableFile: the bytes do not decode; the message has the `name` of the image.
@@ -101,14 +93,12 @@ def check_image(path: str | os.PathLike[str]) -> ImageInfo:
     header = _read_header(encoded, path)
     is_jpeg = header.format in ("JPEG", "MPO")
     size = header.height, header.width
-    is_large = header.height * header.width > _LARGE
-    with _one_at_a_time if is_large else contextlib.nullcontext():
-        flags = cv2.IMREAD_REDUCED_COLOR_8 if is_jpeg else _AS_STORED
-        decode_image(encoded, str(path), flags)
-    content = len(encoded), zlib.crc32(encoded)
-    return ImageInfo(
-        size, _orientation(header), _has_alpha(header), _is_16_bit(encoded, header), content
-    )
+    with _one_at_a_time if math.prod(size) > _LARGE else contextlib.nullcontext():
+        decode_image(encoded, str(path), cv2.IMREAD_REDUCED_COLOR_8 if is_jpeg else _AS_STORED)
+    # Pillow converts to 8 bits without a word. Byte 24 of a PNG is the bit depth.
+    bits = getattr(header, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, ())
+    is_16_bit = 16 in bits or (header.format == "PNG" and encoded[24] == 16)
+    return ImageInfo(size, _orientation(header), is_16_bit, (len(encoded), zlib.crc32(encoded)))
 
 
 def _read_header(encoded: bytes, name: str | os.PathLike[str]) -> Image.Image:
@@ -141,16 +131,6 @@ def _read(path: str | os.PathLike[str]) -> bytes:
     if not encoded:
         raise UnusableFile("image is empty", path)
     return encoded
-
-
-def _is_16_bit(encoded: bytes, image: Image.Image) -> bool:
-    # Pillow converts to 8 bits without a word. Byte 24 of a PNG is the bit depth.
-    bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, ())
-    return 16 in bits or (image.format == "PNG" and encoded[24] == 16)
-
-
-def _has_alpha(image: Image.Image) -> bool:
-    return "transparency" in image.info or image.mode in ("RGBA", "LA", "La", "RGBa", "PA")
 
 
 def _orientation(image: Image.Image) -> int:

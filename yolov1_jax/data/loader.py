@@ -25,16 +25,16 @@ class Batches(Iterator[Batch], contextlib.AbstractContextManager):
     It starts at once and stays a batch ahead.
 
     Args:
-      dataset: of dicts of arrays, endless. (At an end, grain's exceptions and frames would refer to
-        each other and keep a batch of each worker alive, whose shared memory would remain after the
-        exit of the interpreter.)
-      num_workers: as for `train_batches`.
+      dataset: of dicts of arrays, endless: at an end, grain keeps a batch of each worker alive, and
+        its shared memory would remain after the exit of the interpreter.
+      num_workers: as for `train_batches`; at most one for each CPU is started.
       num_batches: to stop after.
     """
 
     def __init__(
         self, dataset: grain.MapDataset, num_workers: int, num_batches: float = math.inf
     ) -> None:
+        num_workers = min(num_workers, os.cpu_count() or 1)
         threads = 1 if num_workers else min(8, os.cpu_count() or 1)  # each makes a whole batch
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
         batches = dataset.to_iter_dataset(options)

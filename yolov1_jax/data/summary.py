@@ -28,7 +28,7 @@ class SplitSummary(NamedTuple):
 
 def summarise(
     source: Source,
-    grid_size: int,
+    grid_size: int | None = None,
     *,
     min_relative_area: float = 0.0,
     train_difficult: bool = True,
@@ -42,7 +42,7 @@ def summarise(
 
     Args:
       source: any source.
-      grid_size: S.
+      grid_size: S; None for images to classify, of which each has one object.
       min_relative_area: of a box, as a fraction of the image; training leaves out boxes that are
         not larger. The resize alone decides here: augmentation can make a box smaller still.
       train_difficult: whether training uses difficult objects.
@@ -53,8 +53,9 @@ def summarise(
     boxes_xyxy = annotations.boxes_xyxy / annotations.sizes[image_index][:, [1, 0, 1, 0]]  # [A, 4]
     small = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(axis=1) <= min_relative_area  # [A]
     used = ~annotations.difficult | train_difficult  # [A]
-    cells = cell_of((boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2, grid_size)  # [A, 2]
-    cells_of_images = (image_index * grid_size + cells[:, 0]) * grid_size + cells[:, 1]  # [A]
+    side = grid_size or 1
+    cells = cell_of((boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2, side)  # [A, 2]
+    cells_of_images = (image_index * side + cells[:, 0]) * side + cells[:, 1]  # [A]
     cells_of_images = cells_of_images[used & ~small]
     lost = len(cells_of_images) - len(np.unique(cells_of_images))
     per_image = np.diff(annotations.starts)  # [N]
@@ -74,6 +75,9 @@ def summarise(
         "    as a share": f"{lost / max(used.sum(), 1):.1%}",
         "objects left out": sum(map(len, report.skipped_objects.values())),
     }
+    if grid_size is None:
+        kept = ("images", "  counted below, the first", "images left out", "objects left out")
+        rows = {title: rows[title] for title in kept if title in rows}
     objects_per_class = dict(zip(annotations.class_names, per_class.tolist(), strict=True))
     contents = getattr(source, "contents", ())
     return SplitSummary(
@@ -118,9 +122,12 @@ def print_summary(summaries: Mapping[str, SplitSummary]) -> None:
         classes = sorted(summary.objects_per_class.items(), key=lambda item: (-item[1], item[0]))
         console.print(Text(f"  {split}, objects of {len(classes)} class(es):"))
         console.print(Columns([Text(f"    {name} {count:,}") for name, count in classes]))
+    of_note: dict[str, list[str]] = {}  # two splits of one data set may have equal ones
     for split, summary in summaries.items():
         for note in summary.report.notes():
-            console.print(Text(f"  {split}: {note}"), soft_wrap=True)
+            of_note.setdefault(note, []).append(split)
+    for note, splits in of_note.items():
+        console.print(Text(f"  {', '.join(splits)}: {note}"), soft_wrap=True)
     for (split, summary), (name, other) in itertools.combinations(summaries.items(), 2):
         for note in overlap_notes(split, summary, name, other):
             console.print(Text(f"  {note}"), soft_wrap=True)

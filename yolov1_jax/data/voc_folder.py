@@ -2,7 +2,7 @@
 
 VOC2007/JPEGImages/000005.jpg            a data set of the devkit; the root may be one, too
 VOC2007/Annotations/000005.xml
-VOC2007/ImageSets/Main/train.txt         a list: an id, or a path that ends in it, per line
+VOC2007/ImageSets/Main/train.txt         a list: an id or a path per line
 
 images/a.jpg, annotations/a.xml          without lists: see `own_folder.match`
 train/a.jpg, train/a.xml, valid/...      folders of splits, within the others or around them
@@ -10,56 +10,66 @@ train/a.jpg, train/a.xml, valid/...      folders of splits, within the others or
 
 import collections
 import functools
+import math
 import os
 import pathlib
+import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from xml.etree.ElementTree import Element, ParseError
 
-from yolov1_jax.config import UserError
-from yolov1_jax.data.annotated_images import Annotation, ListedImage
-from yolov1_jax.data.dataset import Report, first_of
+import defusedxml.ElementTree
+
+from yolov1_jax.data.annotated_images import AnnotatedObject, Annotation, ListedImage
+from yolov1_jax.data.dataset import Report, UnusableFile
 from yolov1_jax.data.own_folder import (
-    IMAGES,
     SPLITS,
     Found,
-    Pair,
     Split,
-    ends_of,
-    files_below,
     has_extension,
-    image_id,
     key_of,
-    listed,
     match,
-    report_unused,
     split_of,
     split_of_name,
 )
-from yolov1_jax.data.voc_xml import read_annotation
 
+_ImagesOf = Callable[[str], Mapping[str, ListedImage]]  # of a data set, by their ids
 _LISTS = "ImageSets/Main/"
+_MOST_BYTES = 2 * 2**20  # of an XML; an object has 200 bytes and more
 
 
 def find(root: str, files: Sequence[str]) -> Found | None:
-    """The data set that these files are; None if there is no VOC annotation among them."""
+    """The data set that these files are; None if there is no VOC annotation among them.
+
+    Its `lists` are those of the devkit, by DATASET:SET, and DATASET:all for every image of one.
+    """
     xmls = [file for file in files if has_extension(file, (".xml",))]
-    one_of_folder = {os.path.dirname(file): file for file in xmls}
-    if not any(_is_annotation(root, file) for file in one_of_folder.values()):
+    if not any("Annotations/" in file or _is_annotation(root, file) for file in xmls):
         return None
-    parts: dict[str, list[ListedImage]] = collections.defaultdict(list)
-    if lists := _lists(files):
-        datasets = sorted({dataset or "." for _, dataset, _ in lists})
-        why = ", ".join(f"{dataset}/{_LISTS}" for dataset in datasets)
-        pairs = {dataset: _pairs(root, dataset) for _, dataset, _ in lists}
-        for split, dataset, name in lists:
-            parts[split] += _read_set(root, dataset, name, pairs[dataset])
-    else:
+    images_of = functools.cache(functools.partial(_images_of, tuple(files)))
+    lists: dict[str, Callable[[], Split]] = {}
+    for dataset in {file.rpartition("Annotations/")[0].rstrip("/") for file in xmls}:
+        lists[f"{dataset}:all"] = functools.partial(_read_all, dataset, images_of)
+    of_split: dict[str, list[Callable[[], Split]]] = collections.defaultdict(list)
+    for file in files:
+        dataset, is_list, name = file.rpartition(_LISTS)
+        dataset, (stem, extension) = dataset.rstrip("/"), os.path.splitext(name)
+        if is_list and extension == ".txt":
+            read = functools.partial(_read_list, root, file, dataset, images_of)
+            lists[f"{dataset}:{stem}"] = read
+            of_split[split_of_name(stem) or stem].append(read)
+    if "train" not in of_split and "trainval" in of_split:
+        of_split["train"] = of_split["trainval"]
+    splits = {one: functools.partial(_join, of_split[one]) for one in SPLITS if one in of_split}
+    why = "lists in " + _LISTS
+    if not splits:
         why = f"{len(xmls):,} XML files, the first in {os.path.dirname(xmls[0]) or '.'}/"
-        for key, pair in match(files, ".xml").items():
-            parts[split_of(key)].append(listed(root, pair, image_id(key), _read))
-    splits = {split: functools.partial(Split, images) for split, images in parts.items()}
+        parts: dict[str, list[ListedImage]] = collections.defaultdict(list)
+        for key, image in match(files, ".xml", read_annotation).items():
+            parts[split_of(key)].append(image)
+        splits = {split: functools.partial(Split, images) for split, images in parts.items()}
     own = [file for file in files if "ImageSets/" in file]
-    return Found("VOC XML", why, splits, Report(), own)
+    return Found("VOC XML", why, splits, Report(), own, lists)
 
 
 def _is_annotation(root: str, file: str) -> bool:
@@ -67,97 +77,106 @@ def _is_annotation(root: str, file: str) -> bool:
         return b"<annotation>" in content.read(1000)
 
 
-def _lists(files: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Split, data set and name of each list of a split: ("train", "VOC2007", "train"), ..."""
-    lists = []
-    for file in files:
-        dataset, is_list, name = file.rpartition(_LISTS)
-        stem, extension = os.path.splitext(name)
-        if is_list and extension == ".txt":
-            lists.append((split_of_name(stem) or stem, dataset.rstrip("/"), stem))
-    splits = {split for split, _, _ in lists}
-    named = {one: one for one in SPLITS} | ({} if "train" in splits else {"trainval": "train"})
-    return [(named[split], dataset, stem) for split, dataset, stem in lists if split in named]
+def _images_of(files: Iterable[str], dataset: str) -> dict[str, ListedImage]:
+    """Images and annotations of a data set of the devkit, by their ids."""
+    images, annotations = (posixpath.join(dataset, one) for one in ("JPEGImages/", "Annotations/"))
+    own = [
+        file
+        for file in files
+        if file.startswith(annotations if has_extension(file, (".xml",)) else images)
+    ]
+    found = match(own, ".xml", read_annotation)
+    return {key: image._replace(image_id=key) for key, image in found.items()}
 
 
-def list_voc(root: str, split: str, report: Report) -> list[ListedImage]:
-    """The images of DATASET:SET+SET, in the order of the lists; no image and no XML is read.
+def _read_all(dataset: str, images_of: _ImagesOf) -> Split:
+    return Split(list(images_of(dataset).values()))
 
-    "DATASET:all" takes every image of the data set and needs no list.
+
+def _join(reads: Iterable[Callable[[], Split]]) -> Split:
+    return Split([image for read in reads for image in read().images])
+
+
+def _read_list(root: str, file: str, dataset: str, images_of: _ImagesOf) -> Split:
+    """The images that a list names; a line may be a path, or carry a flag of a class list."""
+    by_id = images_of(dataset)
+    known = {key.lower(): key for key in by_id} | {key: key for key in by_id}
+    images = []
+    # utf-8-sig: editors on Windows put a byte order mark in front
+    for line in pathlib.Path(root, file).read_text("utf-8-sig", "replace").splitlines():
+        path = line.strip().replace("\\", "/").rpartition("JPEGImages/")[2].removeprefix("./")
+        texts = path, re.sub(r"\s+(-1|0|1)$", "", path)
+        keys = [key_of(posixpath.join(dataset, text)) for text in texts]
+        found = next((known[one] for key in keys for one in (key, key.lower()) if one in known), "")
+        if path:
+            missing = ListedImage(keys[-1], None, None, read_annotation)
+            images.append(by_id[found] if found else missing)
+    return Split(images)
+
+
+def read_annotation(path: str | None, size: tuple[int, int] | None) -> Annotation | None:
+    """Reads an XML, None for no path; body parts that VOC nests inside a person are no objects.
+
+    Boxes are its numbers as they stand. Coordinates that are all within [0, 1] are taken as
+    fractions of the image's sides.
+
+    Args:
+      path: of the XML.
+      size: height and width of the image.
 
     Raises:
-      UserError: there is no such split.
+      UnusableFile: the file is missing, too large, not XML, or not an annotation; or it declares
+        entities, which may expand without bound or read other files.
     """
-    dataset, _, sets = split.partition(":")
-    if not dataset or not all(sets.split("+")):
-        raise UserError(
-            "expected a split written DATASET:SET or DATASET:SET+SET, such as VOC2012:train,"
-            f' found "{split}"'
-        )
-    pairs = _pairs(root, dataset)
-    read = functools.partial(_read_set, root, dataset, pairs=pairs)
-    images = [image for name in sets.split("+") for image in read(name)]
-    files = [f"{dataset}/{file}" for file in files_below(pathlib.Path(root, dataset))]
-    lists = [file for file in files if "/ImageSets/" in file]
-    # Lists of a class ("dog_train") have no images that others have not.
-    names = [one.stem for one in pathlib.Path(root, dataset, _LISTS).glob("*.txt")]
-    others = (image for name in names if "_" not in name for image in read(name))
-    report_unused(root, files, lists, [*images, *others], report)
-    return images
-
-
-def _pairs(root: str, dataset: str) -> dict[str, Pair]:
-    """Images and annotations of a data set, by the names that its lists have for them."""
-    folder = pathlib.Path(root, dataset)
-    if not (folder / "Annotations").is_dir():
-        place = folder if folder.is_dir() else pathlib.Path(root)
-        folders = first_of(sorted(one.name for one in place.glob("*/"))) or "no folder"
-        raise UserError(
-            f"expected {dataset}/JPEGImages and {dataset}/Annotations in {root}, found {folders} "
-            f"in {place}: set data.root to the folder that holds {dataset}"
-        )
-    files = [
-        f"{kind}/{file}"
-        for kind, extensions in (("JPEGImages", IMAGES), ("Annotations", (".xml",)))
-        for file in files_below(folder / kind)
-        if has_extension(file, extensions)
+    if path is None:
+        return None
+    try:
+        if os.path.getsize(path) > _MOST_BYTES:
+            raise UnusableFile(f"annotation is larger than {_MOST_BYTES // 2**20} MiB", path)
+        # Some programs write an empty line in front, which XML does not allow.
+        root = defusedxml.ElementTree.fromstring(pathlib.Path(path).read_bytes().lstrip())
+    except OSError:
+        raise UnusableFile("annotation is missing or cannot be read", path) from None
+    except (ParseError, ValueError, LookupError):  # the latter two: entities, unknown encodings
+        raise UnusableFile("annotation is not well-formed XML, or has entities", path) from None
+    if root.tag != "annotation":
+        raise UnusableFile("annotation is not in VOC format", path)
+    stated = _number(root, "size/height"), _number(root, "size/width")
+    boxes = [
+        [_number(item, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
+        for item in root.findall("object")
     ]
-    return match(files, ".xml")
-
-
-def _read_set(root: str, dataset: str, name: str, pairs: Mapping[str, Pair]) -> list[ListedImage]:
-    folder = pathlib.Path(root, dataset)
-    path = folder / _LISTS / f"{name}.txt"
-    if path.is_file():
-        # utf-8-sig: editors on Windows put a byte order mark in front
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        known = {key.lower(): key for key in pairs} | {key: key for key in pairs}
-        keys = [_key_in(line.strip(), known) for line in lines if line.strip()]
-    elif name == "all":
-        keys = list(pairs)
-    else:
-        # Lists per class ("dog_train") come last: the devkit has dozens.
-        sets = sorted((one.stem for one in path.parent.glob("*.txt")), key=lambda s: ("_" in s, s))
-        raise UserError(
-            f"expected the list {path}, found {first_of(sets) or 'none'} there;"
-            f" {dataset}:all takes every image of {dataset}"
+    notes = []
+    named = _text(root, "filename")
+    if named and _stem(named) != _stem(path):
+        notes.append("another file name in the annotation, ignored")
+    if boxes and all(0 <= value <= 1 for box in boxes for value in box):
+        height, width = stated if min(stated) > 0 else size or stated
+        boxes = [[x * width + 1, y * height + 1, u * width, v * height] for x, y, u, v in boxes]
+        notes.append("relative coordinates, multiplied by the size of the image")
+    objects = [
+        AnnotatedObject(
+            number=number,
+            class_name=_text(item, "name"),
+            box_xyxy=tuple(box),
+            difficult=_text(item, "difficult").lower() in ("1", "true"),
         )
-    prefix = f"{dataset}/" if dataset else ""
-    return [
-        listed(folder, pairs.get(key, Pair(f"JPEGImages/{key}", None)), prefix + key, _read)
-        for key in keys
+        for number, (item, box) in enumerate(zip(root.findall("object"), boxes, strict=True), 1)
     ]
+    return Annotation(stated, objects, tuple(notes))
 
 
-def _read(path: str | None, size: tuple[int, int] | None) -> Annotation | None:
-    return None if path is None else read_annotation(path, size)
+def _stem(path: str) -> str:
+    """The name of a file, on any system, in lower case and without the extension."""
+    return posixpath.splitext(posixpath.basename(path.replace("\\", "/")))[0].lower()
 
 
-def _key_in(line: str, known: dict[str, str]) -> str:
-    """The key that a line means: it may be a path, or carry a flag of the devkit's class lists."""
-    without_flag = re.sub(r"\s+(-1|0|1)$", "", line)
-    for text in (line, without_flag):
-        for end in ends_of(text.replace("\\", "/").rpartition("JPEGImages/")[2]):
-            if found := known.get(key_of(end)) or known.get(key_of(end).lower()):
-                return found
-    return key_of(without_flag)
+def _text(element: Element, path: str) -> str:
+    return " ".join((element.findtext(path) or "").split())
+
+
+def _number(element: Element, path: str) -> float:
+    try:
+        return float(_text(element, path))
+    except ValueError:
+        return math.nan

@@ -1,12 +1,9 @@
 """Files of detections: COCO's results JSON and the devkit's text files, of this and other programs.
 
-COCO: a list of
-
-    {"image_id": 139, "category_id": 1, "bbox": [x, y, width, height], "score": 0.9}
-
+COCO: a list of {"image_id": 139, "category_id": 1, "bbox": [x, y, width, height], "score": 0.9}.
 The numbers are those of the annotations JSON (`number_images`, `category_ids`); names are read as
 well. A file may also bring "images" and "categories" as the annotations JSON does, with the list
-under "annotations" or "detections": then its numbers mean what these say.
+under "annotations": then its numbers mean what these say.
 
 PASCAL VOC's development kit: a file comp4_det_<set>_<class>.txt for each class, with lines
 
@@ -32,7 +29,7 @@ import numpy as np
 
 from yolov1_jax.config import UserError
 from yolov1_jax.data.coco_json import finite_numbers, read_json
-from yolov1_jax.data.dataset import Annotations, shortened
+from yolov1_jax.data.dataset import Annotations, first_of, shortened
 from yolov1_jax.evaluation import ground_truth
 from yolov1_jax.yolo.detections import Detections
 
@@ -79,7 +76,7 @@ def results_files(
 
     "coco" gives detections.json and, for COCO's programs to read with it, annotations.json;
     "devkit" gives devkit/comp4_det_<set_name>_<class>.txt; "both" gives both; "darknet" gives the
-    devkit's files with the numbers of Darknet's, darknet/comp4_det_<set_name>_<class>.txt.
+    devkit's files in darknet/, with the digits of Darknet's.
     """
     files = {}
     if results_format in ("coco", "both"):
@@ -125,8 +122,7 @@ def read_results(
         rows = _devkit_rows(path, annotations.class_names, notes)
     places = ground_truth.image_places(annotations)
     label_of = {name: label for label, name in enumerate(annotations.class_names)}
-    known = {"classes": annotations.class_names, "images": annotations.image_ids}
-    skipped: dict[str, list[Any]] = collections.defaultdict(list)
+    skipped: dict[str, list[str]] = collections.defaultdict(list)
     found: list[list[float]] = []  # image, label, score and box of each detection
     for image, class_name, score_and_box, where in rows:
         label, place = label_of.get(class_name), places.get(image)
@@ -135,18 +131,18 @@ def read_results(
         if label is not None and place is not None:
             found.append([place, label, *score_and_box])
             continue
-        unknown, name, policy = "images", image, unknown_images
+        unknown, name, known = "images", image, annotations.image_ids
         if label is None:
-            unknown, name, policy = "classes", class_name, unknown_classes
-        if policy == "refuse":
-            short = shortened(str(name), 100)
-            near = difflib.get_close_matches(short, known[unknown][:5000], 2, cutoff=0.0)
-            raise UserError(
-                f"{where}: expected one of the {unknown} of the annotations, found "
-                f"{shortened(repr(name), 100)} (nearest: {shortened(', '.join(near))}); correct "
-                f"either, or leave such detections out with --unknown_{unknown}=skip"
-            )
+            unknown, name, known = "classes", class_name, annotations.class_names
+        name = shortened(str(name), 100)
         skipped[unknown].append(name)
+        if {"images": unknown_images, "classes": unknown_classes}[unknown] == "refuse":
+            near = difflib.get_close_matches(name, known[:5000], 2, cutoff=0.0)
+            raise UserError(
+                f"{where}: expected one of the {unknown} of the annotations, found {name!r} "
+                f"(nearest: {shortened(', '.join(near))}); correct either, or leave such "
+                f"detections out with --unknown_{unknown}=skip"
+            )
 
     table = np.array(found, np.float64).reshape(-1, 7)
     image_index, labels = table[:, :2].astype(np.int64).T
@@ -155,8 +151,7 @@ def read_results(
     ends = np.searchsorted(image_index[by_image], range(1, len(annotations)))
     file_order = np.split(by_image, ends)
     for unknown, names in skipped.items():
-        first = shortened(str(names[0]), 100)
-        notes.append(f"{len(names):,} detections left out, unknown {unknown}: {first}, ...")
+        notes.append(f"{len(names):,} detections left out, unknown {unknown}: {first_of(names)}")
     if inverted := np.count_nonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1)):
         notes.append(f"{inverted:,} boxes end before they begin: are they width and height?")
     sizes = annotations.sizes[image_index, ::-1]  # [D, 2] width and height; 0 where unknown
@@ -171,30 +166,24 @@ def read_results(
 
 def _coco_rows(path: pathlib.Path, annotations: Annotations) -> _Rows:
     content = read_json(path, "a COCO results JSON or a folder of the devkit's files")
-    image_names: dict[Any, str] = {}
-    class_names = dict(
-        zip(ground_truth.category_ids(annotations), annotations.class_names, strict=True)
-    )
-    rows = content
-    if isinstance(content, dict):
-        rows = content.get("annotations", content.get("detections"))
-        try:
-            image_names = {one["id"]: str(one["file_name"]) for one in content.get("images", ())}
-            if "categories" in content:
-                class_names = {one["id"]: str(one["name"]) for one in content["categories"]}
-        except (KeyError, TypeError):
-            rows = None
-    if not isinstance(rows, list):
+    tables = content if isinstance(content, dict) else {"annotations": content}
+    names = zip(ground_truth.category_ids(annotations), annotations.class_names, strict=True)
+    try:
+        image_names = {one["id"]: str(one["file_name"]) for one in tables.get("images", ())}
+        own = {one["id"]: str(one["name"]) for one in tables.get("categories", ())}
+        rows = list(enumerate(tables["annotations"], start=1))
+    except (KeyError, TypeError):
         raise UserError(
             f"expected a list of detections in {path}, found none, or images or categories "
             "without ids and names: give a COCO results JSON"
-        )
-    for number, row in enumerate(rows, start=1):
+        ) from None
+    class_names = own or dict(names)
+    for number, row in rows:
         where = f"{path}, detection {number}"
         try:
             image, category = row["image_id"], row["category_id"]
             image = image_names.get(image, f"image_id {image}") if image_names else image
-            hash(image)  # a list or a dict is no id
+            hash(image)  # no id is a list or a dict
             score, x, y, width, height = finite_numbers([row["score"], *row["bbox"]], 5)
             class_name = class_names.get(category, category)
         except (KeyError, TypeError, ValueError, OverflowError):
@@ -214,19 +203,17 @@ def _devkit_rows(path: pathlib.Path, class_names: Sequence[str], notes: list[str
     for class_name, file in files.items():
         lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
             where = f"{file}, line {number}"
+            # From the right, because names of images may contain spaces.
+            image, *fields = line.strip().rsplit(maxsplit=5) or [""]
             try:
-                # From the right, because names of images may contain spaces.
-                image, *fields = line.strip().rsplit(maxsplit=5)
-                score_and_box = finite_numbers(fields, 5)
+                if line.strip():
+                    yield image, class_name, finite_numbers(fields, 5), where
             except ValueError:
                 raise UserError(
                     f"{where}: expected '<image> <confidence> <xmin> <ymin> <xmax> <ymax>', found "
                     f"{line.strip()[:80]!r}; correct the program that wrote it"
                 ) from None
-            yield image, class_name, score_and_box, where
 
 
 def _devkit_files(path: pathlib.Path, class_names: Sequence[str]) -> dict[str, pathlib.Path]:
