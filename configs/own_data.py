@@ -4,7 +4,8 @@ Reproduces  nothing published.
 Command     yolov1 inspect PATH          # first: what would be used
             yolov1 train --config=own_data --config.data.root=PATH --workdir=runs/mine
             PATH holds VOC XML, YOLO text or COCO JSON with its images: docs/data.md
-Expected    3,000 steps, whatever the number of images. Neither time nor result has been measured.
+Expected    30 epochs, at least 448 steps. Measured on 205 images of blood cells (docs/results.md):
+            voc07 80.4 on 87 others after 448 steps, about an hour on one CPU core of two.
 Needs       the network once, and pip install 'yolov1_jax[hub]', for the backbone's weights.
             Without: --config.model.pretrained=FILE with weights of a ResNet-18 in torchvision's
             naming (docs/weights.md), or --config.model.pretrained=none for random weights, which
@@ -44,17 +45,37 @@ def get_config() -> ConfigDict:
     config.loss.class_target = "winner"
     config.loss.reduction = "mean"
 
-    # Steps, not epochs: a small data set is seen more often. For more than 10,000 images set
-    # --config.train.num_steps to ten epochs or more (images x epochs / 16).
-    config.train.num_steps = 3000
-    config.train.eval_every_steps = 200
+    config.data.augmentation.color_probability = 0.8
+    config.data.augmentation.brightness = 0.3
+    config.data.augmentation.contrast = 0.3
+    config.data.augmentation.saturation = 0.4
+    config.data.augmentation.hue = 0.03
+    config.data.augmentation.expand_probability = 0.2
+    config.data.augmentation.expand = 1.5
+    config.data.augmentation.crop_probability = 0.5
+    config.data.augmentation.crop = 0.5
+
+    # The length follows from the data: 30 epochs, or 448 steps where there are fewer than 240
+    # images, so that the few are seen more often.
+    config.train.num_epochs = 30.0
+    config.train.min_steps = 448
+    config.train.plain_fraction = 0.1
+    config.train.eval_every_epochs = 6.0
     config.train.batch_size = 16
     config.train.accumulation_steps = 1
     config.train.log_every_steps = 20
+    config.train.checkpoint_every_steps = 200
 
-    config.optimizer.learning_rate = 3e-4
-    config.optimizer.weight_decay = 0.0
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.backbone_factor = 0.5
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.decay_norms = False
     config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_epochs = 4.0
+    config.optimizer.final_fraction = 0.01
     config.optimizer.clip_norm = 30.0
     config.optimizer.ema_decay = 0.99
+
+    config.eval.classes_per_box = "all"
     return config

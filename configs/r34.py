@@ -17,6 +17,7 @@ from ml_collections import ConfigDict, config_dict
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
+    config.task = "detection"  # or "classification", to pretrain a backbone: configs/pretrain.py
     config.seed = 0  # initial weights, order of the images, augmentation
     config.image_size = 448  # pixels, both sides; images are stretched to it
     config.compute_dtype = "float32"  # or "bfloat16"; parameters and statistics stay float32
@@ -26,17 +27,21 @@ def get_config() -> ConfigDict:
     data.source = "tfds"  # "tfds" (PASCAL VOC), "folder" (own data) or "synthetic"
     # tfds: its data_dir, by default ~/tensorflow_datasets; folder: see docs/data.md
     data.root = config_dict.placeholder(str)
-    data.format = "auto"  # folder: of the annotations, "voc", "yolo" or "coco"; "auto" finds out
+    # folder: of the annotations, "voc", "yolo" or "coco"; "auto" finds out; or "classes": images in
+    # a folder for each class
+    data.format = "auto"
     data.eval_fraction = 0.2  # folder: of the images, for the split val if the data have none
     data.train = ("voc/2007:train+validation", "voc/2012:train+validation")
     data.eval = ("voc/2007:test",)
-    data.num_workers = 8  # loader processes; 0 loads in threads of the main process
+    # Loader processes, at most one for each CPU; 0 loads in threads of the main process.
+    data.num_workers = 8
     # Length of an epoch, for synthetic scenes, which never end; None: that of the training set
     data.images_per_epoch = config_dict.placeholder(int)
     data.train_difficult = False  # whether objects marked `difficult` are trained on
     data.unknown_classes = "refuse"  # or "skip": objects of classes that class_names lacks
     data.unannotated = "skip"  # images without annotation; "background": trained on, no objects
     data.resize = "opencv"  # of evaluation and prediction; "darknet": its bilinear rule, unrounded
+    data.window_margin = 0.1  # classification: context around an object, in its longer sides
 
     # Augmentation of the reference, albumentations 1.0 in its order and with its defaults pinned.
     data.augmentation = augmentation = ConfigDict()
@@ -65,6 +70,9 @@ def get_config() -> ConfigDict:
     augmentation.saturation_scale = 1.0  # of HSV, times or over a factor drawn from 1 to s
     augmentation.value_scale = 1.0  # the same for the value; either one takes the hue with it
     augmentation.min_side = 0.0  # in image sides; thinner boxes are dropped
+    # Of classification: a part of the image or of the window around an object
+    augmentation.window_area = 0.08  # drawn from [a, 1]
+    augmentation.window_ratio = 4 / 3  # width : height, drawn from [1 / r, r]
 
     config.model = model = ConfigDict()
     # "resnet18", "resnet34" or "resnet50"; "darknet" or "fast", the paper's (configs/yolov1.py); or
@@ -131,7 +139,8 @@ def get_config() -> ConfigDict:
     train.accumulation_steps = 4  # steps per update of the weights: 64 images
     train.num_epochs = 150.0
     train.num_steps = config_dict.placeholder(int)  # wins over num_epochs
-    train.plain_epochs = 0.0  # the last ones: no mosaic, expand, crop and erasing (recipe)
+    train.min_steps = config_dict.placeholder(int)  # of num_epochs, for few images
+    train.plain_fraction = 0.0  # of the run, at its end: no mosaic, expand, crop, erasing (recipe)
     train.patience = config_dict.placeholder(int)  # evaluations without a better mAP, then stop
     train.max_hours = config_dict.placeholder(float)  # stop after this time
     train.log_every_steps = 50

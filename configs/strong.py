@@ -60,7 +60,7 @@ def get_config(name: str = "r18") -> ConfigDict:
     loss.reduction = "mean"
 
     config.train.num_epochs = 150.0
-    config.train.plain_epochs = 15.0
+    config.train.plain_fraction = 0.1
 
     optimizer = config.optimizer
     optimizer.name = "adamw"
@@ -69,7 +69,7 @@ def get_config(name: str = "r18") -> ConfigDict:
     optimizer.weight_decay = 0.05
     optimizer.decay_norms = False
     optimizer.schedule = "cosine"
-    optimizer.warmup_epochs = 3.0
+    optimizer.warmup_epochs = 0.5
     optimizer.final_fraction = 0.01
     optimizer.clip_norm = 30.0  # holds back the first steps only
     optimizer.ema_decay = 0.999

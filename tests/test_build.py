@@ -39,6 +39,9 @@ def config_with(**changes):
         ({"num_epochs": 4.0, "num_steps": 7}, (7, 105, 1000)),
         ({"num_epochs": None, "num_steps": 7, "eval_every_epochs": None}, (7, 7, 1000)),
         ({"num_steps": 7, "eval_every_steps": 3}, (7, 3, 1000)),
+        ({"num_epochs": 4.0, "min_steps": 50}, (50, 105, 1000)),
+        ({"num_epochs": 4.0, "min_steps": 7}, (42, 105, 1000)),
+        ({"num_steps": 0, "min_steps": 50}, (0, 105, 1000)),
         ({"eval_every_steps": 3, "checkpoint_every_steps": None}, (1575, 3, 3)),
     ],
 )
@@ -50,11 +53,10 @@ def test_length(changes, expected):
     )
 
 
-def test_the_last_epochs_are_plain():
-    config = config_with(train__num_epochs=4.0, train__plain_epochs=1.5)
-    assert build.run_length(config, 105).plain_from_step == 42 - 16
-    config = config_with(train__num_epochs=4.0, train__plain_epochs=5.0)
-    assert build.run_length(config, 105).plain_from_step == 0
+@pytest.mark.parametrize(("fraction", "first"), [(0.0, 42), (0.25, 32), (1.0, 0)])
+def test_the_last_part_of_a_run_is_plain(fraction, first):
+    config = config_with(train__num_epochs=4.0, train__plain_fraction=fraction)
+    assert build.run_length(config, 105).plain_from_step == first
 
 
 def test_an_epoch_of_endless_data_has_the_length_it_is_given():
@@ -140,7 +142,7 @@ def test_every_option_reaches_its_function():
     config = shipped_config("r34")
     assert build.loss_options(config).keys() == keywords(yolo_loss)
     darknet = configs.replace(config, "model.prediction", "darknet")
-    assert build.loss_options(darknet).keys() == keywords(darknet_loss) | {"prediction"}
+    assert build.loss_options(darknet).keys() == keywords(darknet_loss)
     assert build.select_options(config).keys() == keywords(detections_from_predictions)
     assert keywords(build_optimizer) - {"accumulation_steps"} <= set(config.optimizer)
     targets = build.target_options(config).keys()
@@ -173,3 +175,8 @@ def test_a_damaged_checkpoint_does_not_hide_the_others(tmp_path):
     assert build.restore_run(tmp_path).step == 3
     with pytest.raises(UserError, match="checkpoint 6"):
         build.restore_run(tmp_path, "latest")
+
+
+def test_a_run_of_classification_is_no_detector():
+    with pytest.raises(UserError, match="classification"):
+        build.select_options(config_with(task="classification"))

@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from yolov1_jax.config import RunError, UserError
+from yolov1_jax.config import UserError
 from yolov1_jax.training.checkpoint import Checkpoints, DamagedCheckpoint
 from yolov1_jax.training.sharding import data_mesh, replicated_sharding
 
@@ -26,10 +26,10 @@ def create(step):
 ABSTRACT = create.eval_shape(0)
 
 
-def save_all(directory, mean_aps, keep=2):
+def save_all(directory, scores, keep=2):
     with Checkpoints(directory, keep=keep) as checkpoints:
-        for step, mean_ap in mean_aps.items():
-            checkpoints.save(step, create(step), {"note": step}, mean_ap=mean_ap)
+        for step, score in scores.items():
+            checkpoints.save(step, create(step), {"note": step}, score=score)
         checkpoints.wait()
         return checkpoints.steps(), checkpoints.best_step()
 
@@ -47,15 +47,22 @@ def test_content_meta_and_sharding_come_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mean_aps", "keep", "steps", "best"),
+    ("scores", "keep", "steps", "best"),
     [
         ({1: 0.1, 2: 0.9, 3: 0.2, 4: None, 5: 0.3, 6: None}, 2, [2, 5, 6], 2),
         ({1: None, 2: None, 3: None}, 1, [3], None),
         ({1: float("nan"), 2: 0.0, 3: None}, 1, [2, 3], 2),
     ],
 )
-def test_the_latest_and_the_best_are_kept(tmp_path, mean_aps, keep, steps, best):
-    assert save_all(tmp_path, mean_aps, keep) == (steps, best)
+def test_the_latest_and_the_best_are_kept(tmp_path, scores, keep, steps, best):
+    assert save_all(tmp_path, scores, keep) == (steps, best)
+
+
+def test_scores_of_older_runs_are_read(tmp_path):
+    save_all(tmp_path, {1: 0.1, 2: 0.5})
+    (tmp_path / "1/metrics/metrics").write_text('{"mAP": 0.9}')
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.best_step() == 1
 
 
 def test_a_step_that_is_saved_again_gets_its_map_and_keeps_its_state(tmp_path):
@@ -77,12 +84,10 @@ def test_a_folder_of_any_name_can_be_read_again(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.parametrize("read_only", [True, False])
-def test_without_a_checkpoint_there_is_nothing_to_restore(tmp_path, read_only):
-    with Checkpoints(tmp_path / "checkpoints", read_only=read_only) as checkpoints:
-        assert checkpoints.steps() == []
+def test_without_a_checkpoint_there_is_nothing_to_restore(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.restore_latest(ABSTRACT) is None
-    assert (tmp_path / "checkpoints").exists() != read_only
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def largest_file(checkpoint: pathlib.Path) -> pathlib.Path:
@@ -104,11 +109,6 @@ def exchange(checkpoint: pathlib.Path):
     shutil.copytree(checkpoint.with_name("1") / "state", checkpoint / "state")
 
 
-def empty_folder(checkpoint: pathlib.Path):
-    shutil.rmtree(checkpoint)
-    checkpoint.mkdir()
-
-
 def text(path: str, content: str):
     return lambda checkpoint: (checkpoint / path).write_text(content)
 
@@ -119,10 +119,7 @@ def text(path: str, content: str):
         truncate,
         remove_state,
         exchange,
-        empty_folder,
-        text("metrics/metrics", ""),
         text("metrics/metrics", "{}"),
-        text("meta/metadata", "{}"),
         text("meta/metadata", "[]"),
         text("_CHECKPOINT_METADATA", ""),
     ],
@@ -180,8 +177,7 @@ def test_a_checkpoint_of_another_model_is_refused_and_stays(tmp_path):
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_refused(tmp_path):
-    save_all(tmp_path, {1: None})
-    remove_state(tmp_path / "1")
+    (tmp_path / "1").mkdir()
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="damaged"):
         checkpoints.restore_latest(ABSTRACT)
 
@@ -191,7 +187,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, cap
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
     try:
-        with pytest.raises(RunError, match=r"step 2 .*too large; the checkpoint of step 1 is safe"):
+        with pytest.raises(OSError, match=r"too large.*/2'"):
             save_all(tmp_path, {2: None})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -204,10 +200,4 @@ def test_only_folders_that_orbax_left_are_removed(tmp_path):
         (tmp_path / name).mkdir()
     (tmp_path / "7").write_text("a file")
     assert save_all(tmp_path, {3: None}) == ([3], None)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "007",
-        "2 (copy)",
-        "3",
-        "7",
-        "old-tmp",
-    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"007", "2 (copy)", "3", "7", "old-tmp"}

@@ -12,19 +12,7 @@ from yolov1_jax.config import UserError, override, read_config_file, shipped_con
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "configs"
 ABLATIONS = [f"ablations:{name}" for name in runpy.run_path(FOLDER / "ablations.py")["ABLATIONS"]]
-
-
-def with_value(key, value):
-    """configs/r34.py with another value, whatever its type."""
-    config = shipped_config("r34")
-    with config.ignore_type():
-        config.update_from_flattened_dict({key: value})
-    return config
-
-
 STRONG = [f"strong:{name}" for name in runpy.run_path(FOLDER / "strong.py")["MODELS"]]
-
-
 PAPER = ["yolov1", "yolov1:paper", "yolov1:convolutional", "fast_yolo", "fast_yolo:paper"]
 
 
@@ -41,10 +29,10 @@ def test_shipped_configs_pass_and_survive_json(name, tmp_path, monkeypatch):
     assert {key: type(after[key]) for key in after} == {key: type(before[key]) for key in before}
 
 
-def test_files_by_path():
-    by_path = read_config_file(f"{FOLDER}/ablations.py:flip_off")
-    assert by_path.data.augmentation.flip_probability == 0
-    assert configs.flatten(by_path) == configs.flatten(read_config_file("ablations:flip_off"))
+def test_files_by_path(tmp_path):
+    path = shutil.copy(FOLDER / "ablations.py", tmp_path / "a:b.py")  # a colon is no variant here
+    found = read_config_file(f"{path}:flip_off")
+    assert configs.flatten(found) == configs.flatten(read_config_file("ablations:flip_off"))
     with pytest.raises(UserError, match="flip_off"):
         read_config_file("ablations:flip")
 
@@ -59,7 +47,7 @@ def test_an_ablation_changes_one_thing(name):
 @pytest.mark.parametrize(
     ("content", "telling"),
     [
-        ("x = 1\ny = = 2\n", "line 2, found SyntaxError"),
+        ("x = 1\ny = = 2\n", r"SyntaxError.* line 2"),
         ("def get_config():\n    import nowhere\n", "line 2, found ModuleNotFoundError"),
         ("", "get_config"),
         (None, "expected a config file"),
@@ -84,6 +72,7 @@ def test_files_that_are_no_config(tmp_path, content, telling):
         ("model.backbone", "resnet18", "resnet18"),
         ("model.pretrained", "none.pth", "none.pth"),
         ("model.pretrained", "None", None),
+        ("train.num_epochs", "none", None),
         ("data.train", "VOC2012:train,b", ("VOC2012:train", "b")),
         ("data.train", "('a', 'b')", ("a", "b")),
         ("model.class_names", "1, red cell", ("1", "red cell")),
@@ -109,7 +98,7 @@ def test_a_set_option_can_be_emptied_and_set_again():
     [
         ("train.batchsize", "8", "did you mean config.train.batch_size"),
         ("x.momentum", "0", "did you mean config.optimizer.momentum"),
-        ("zzz", "8", "sections"),
+        ("zzz", "8", "r34"),
         ("train", "8", "does not exist"),
         ("image_size", "large", "type int"),
         ("data.train_difficult", "maybe", "type bool"),
@@ -126,33 +115,27 @@ def test_mistakes_on_the_command_line(key, text, telling):
     ("key", "value", "telling"),
     [
         ("model.backbone", "resnet_34", "did you mean 'resnet34'"),
-        ("eval.protocol", "seed", "'reference' now"),
         ("optimizer.beta1", 1.0, r"in \[0, 1\)"),
         ("optimizer.learning_rate", 0.0, r"in \(0, inf\)"),
-        ("optimizer.learning_rate", float("inf"), "inf"),
+        ("optimizer.weight_decay", float("inf"), "inf"),
+        ("train.batch_size", 0, r"in \[1, inf\)"),
         ("seed", 10**23, "4294967296"),
-        ("data.augmentation.hue", 0.6, "0.5"),
         ("model.pixel_std", (1.0, 0.0, 1.0), "pixel_std"),
-        ("model.pixel_mean", (0.5,), "three"),
-        ("optimizer.decay_epochs", (3, 2), "ascending"),
         ("optimizer.decay_epochs", ("a",), "decay_epochs"),
-        ("optimizer.decay_updates", (200,), "one factor for each"),
-        ("train.num_epochs", None, "num_steps or num_epochs"),
         ("train.batch_size", None, "batch_size"),
         ("data.eval", (" , ",), "empty"),
         ("loss.box", "ciou", "model.prediction=sigmoid"),
-        ("loss.confidence", "cross_entropy", "model.prediction=sigmoid"),
         ("data.source", "folder", "data.root"),
     ],
 )
 def test_values_that_cannot_be_right(key, value, telling):
     with pytest.raises(UserError, match=telling) as caught:
-        configs.check(with_value(key, value))
+        configs.check(configs.replace(shipped_config("r34"), key, value))
     assert "\n" not in str(caught.value)
 
 
 def test_darknets_loss_has_fewer_choices():
-    config = with_value("model.prediction", "darknet")
+    config = configs.replace(shipped_config("r34"), "model.prediction", "darknet")
     configs.check(config)
     with pytest.raises(UserError, match=r"config\.loss\.ignore_iou=0\.5"):
         configs.check(configs.replace(config, "loss.ignore_iou", 0.5))
@@ -165,45 +148,21 @@ def test_a_config_without_a_key_is_refused():
         configs.check(config)
 
 
-def test_replace_makes_a_copy():
-    config = shipped_config("r34")
-    changed = configs.replace(config, "train.batch_size", 7)
-    assert (config.train.batch_size, changed.train.batch_size) == (16, 7)
-
-
-def test_split_list():
-    assert configs.split_list((" a , b ", ",c,")) == ("a", "b", "c")
-
-
-def test_a_colon_in_a_path_and_before_a_variant(tmp_path):
-    folder = tmp_path / "a:b"
-    folder.mkdir()
-    shutil.copy(FOLDER / "ablations.py", folder / "mine.py")
-    config = read_config_file(f"{folder}/mine.py:flip_off")
-    assert config.data.augmentation.flip_probability == 0
-
-
 @pytest.mark.parametrize("path", ["gs://bucket/run", "~nobody_here/run"])
 def test_paths_that_are_none_of_this_machine(path):
     with pytest.raises(UserError, match="expected a path"):
         configs.local_path(path)
 
 
-def test_local_paths(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert configs.local_path("~/run") == tmp_path / "run"
-    assert configs.local_path("a:b/[c]") == pathlib.Path("a:b/[c]")
-
-
-def test_paths_that_mean_the_same_from_every_folder(tmp_path, monkeypatch):
+def test_paths_mean_the_same_from_every_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    config = configs.replace(shipped_config("r34"), "data.root", "data")
-    found = configs.with_absolute_paths(configs.replace(config, "model.pretrained", "~/w.pth"))
-    assert found.data.root == str(tmp_path / "data")
-    assert found.model.pretrained == str(tmp_path / "home" / "w.pth")
-    on_hub = configs.replace(config, "model.pretrained", "hf://timm/resnet34.tv_in1k")
-    assert configs.with_absolute_paths(on_hub).model.pretrained == "hf://timm/resnet34.tv_in1k"
+    config = configs.replace(shipped_config("r34"), "data.root", "a:b/[c]")
+    pairs = {"~/w.pth": str(tmp_path / "home/w.pth"), "hf://timm/resnet34": "hf://timm/resnet34"}
+    for given, expected in pairs.items():
+        found = configs.with_absolute_paths(configs.replace(config, "model.pretrained", given))
+        assert found.model.pretrained == expected
+        assert found.data.root == str(tmp_path / "a:b/[c]")
 
 
 def test_splits_of_tfds_are_none_of_a_folder():

@@ -120,28 +120,34 @@ def test_from_boxes_to_loss_equals_the_slow_loops(rule):
         np.testing.assert_allclose(getattr(gradient, name), expected, rtol=0, atol=tolerance)
 
 
+def difference_quotients(total, predictions, step=1e-6):
+    """The gradient of `total(predictions)` by central differences, for each field."""
+    for field, array in predictions._asdict().items():
+        quotient = np.zeros_like(array)
+        for index in np.ndindex(array.shape):
+            totals = []
+            for sign in (1, -1):
+                moved = array.copy()
+                moved[index] += sign * step
+                totals.append(total(predictions._replace(**{field: moved})))
+            quotient[index] = (totals[0] - totals[1]) / (2 * step)
+        yield field, quotient
+
+
 @pytest.mark.parametrize("switches", COMBINATIONS[::3])
 def test_gradient_of_the_slow_loop_is_its_difference_quotient(switches):
     """The slow loop's own check: central differences, responsible box and IoU held constant."""
     cases = adversarial_cases(3, (2, 2, 2, 2, 3), switches["xy_unit"], np.float64)
     switches = switches | random_values(np.random.default_rng(0))
-    step = 1e-6
     for name in ("random", "near the target", "width of all boxes negative"):
         predictions, targets = cases[name]
         slow = slow_loss(*predictions, targets, **switches)
-        for field, expected in slow.gradients.items():
-            array = getattr(predictions, field)
-            quotient = np.zeros_like(array)
-            for index in np.ndindex(array.shape):
-                totals = []
-                for sign in (1, -1):
-                    moved = array.copy()
-                    moved[index] += sign * step
-                    at = predictions._replace(**{field: moved})
-                    totals.append(
-                        sum(slow_loss(*at, targets, frozen=slow, **switches).terms.values())
-                    )
-                quotient[index] = (totals[0] - totals[1]) / (2 * step)
+
+        def total(at, targets=targets, slow=slow):
+            return sum(slow_loss(*at, targets, frozen=slow, **switches).terms.values())
+
+        for field, quotient in difference_quotients(total, predictions):
+            expected = slow.gradients[field]
             np.testing.assert_allclose(quotient, expected, rtol=1e-6, atol=1e-7, err_msg=name)
 
 
@@ -183,15 +189,9 @@ def test_recipe_equals_the_slow_loop(recipe):
         assert term[0] == pytest.approx(weights[name] * expected.terms[name], rel=1e-12), name
     assert set(terms) == {name for name, term in expected.terms.items() if term > 0}
 
-    step = 1e-6
-    for field, array in outputs._asdict().items():
-        quotient = np.zeros_like(array)
-        for index in np.ndindex(array.shape):
-            totals = []
-            for sign in (1, -1):
-                moved = array.copy()
-                moved[index] += sign * step
-                at = slow(outputs._replace(**{field: moved}), dict(expected.constants))
-                totals.append(sum(weights[name] * term for name, term in at.terms.items()))
-            quotient[index] = (totals[0] - totals[1]) / (2 * step)
+    def total(at):
+        terms = slow(at, dict(expected.constants)).terms
+        return sum(weights[name] * term for name, term in terms.items())
+
+    for field, quotient in difference_quotients(total, outputs):
         np.testing.assert_allclose(getattr(gradient, field)[0], quotient, rtol=1e-5, atol=1e-7)

@@ -96,9 +96,7 @@ def test_rows_are_on_disk_and_in_tensorboard(tmp_path):
     assert all(tag not in events for tag in (b"protocol", b"ap/dog"))
 
 
-@pytest.mark.parametrize(
-    "torn", [b"", b'{"split": "train", "st', b"\0" * 40, b"\xff\xfe", b"[1]\nnull\n{}\n"]
-)
+@pytest.mark.parametrize("torn", [b"", b'{"split": "train", "st', b"\0\xff", b"[1]\nnull\n{}\n"])
 def test_a_resumed_run_drops_torn_rows_and_those_that_it_will_write_again(tmp_path, torn):
     path = tmp_path / "metrics.jsonl"
     assert read_metrics(path) == []
@@ -166,3 +164,5 @@ def test_evaluations_without_improvement(scores, expected):
     rows = [{"split": "train", "step": 1, "loss": 0.0}]
     rows += [{"split": "eval", "step": step, "mAP": score} for step, score in enumerate(scores)]
     assert evaluations_without_improvement(rows) == expected
+    of_classification = [{"top1" if key == "mAP" else key: row[key] for key in row} for row in rows]
+    assert evaluations_without_improvement(of_classification) == expected

@@ -48,18 +48,18 @@ def random_state(config, seed):
     return jax.tree.map(fill, build.Setup(config).abstract_state())
 
 
-def save_run(workdir, mean_aps, config=None, variables=None):
-    """Saves a checkpoint for every {step: mAP or None}.
+def save_run(workdir, scores, config=None, variables=None):
+    """Saves a checkpoint for every {step: score or None}.
 
     The weights are a function of the step, unless there are `variables`.
     """
     config = config or tiny_config()
     run_folder.write_config(workdir, config)
     with Checkpoints(run_folder.checkpoints_dir(workdir), keep=5) as checkpoints:
-        for step, mean_ap in mean_aps.items():
+        for step, score in scores.items():
             state = random_state(config, step)
             if variables is not None:
                 state = state._replace(**jax.tree.map(jax.numpy.asarray, variables))
-            checkpoints.save(step, state, {}, mean_ap=mean_ap)
+            checkpoints.save(step, state, {}, score=score)
         checkpoints.wait()
     return workdir

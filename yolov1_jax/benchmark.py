@@ -1,22 +1,24 @@
 """Measures loader, train step, predict step and decoding, in images per second over all devices.
 
     python -m yolov1_jax.benchmark --config=r34 --config.compute_dtype=bfloat16 --seconds=10
+    python -m yolov1_jax.benchmark --config=r18 --backbones=resnet18,resnet34,darknet,fast
 
 Each part is measured alone; the spread is half the distance between the quartiles. The limit of a
-step is the machine's rate for matrix products over the operations that XLA counts in the step; that
-of the loader is the train step; that of decoding, where every box counts, is the predict step.
+step is the machine's rate for matrix products over the operations that XLA counts in the step. In
+decoding every box counts.
 """
 
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
@@ -32,6 +34,9 @@ from yolov1_jax.yolo.decode import detections_from_predictions
 FLAGS = flags.FlagValues()
 _CONFIG = command_line.ConfigFlag(FLAGS)
 _SECONDS = flags.DEFINE_float("seconds", 5.0, "time of each measurement", flag_values=FLAGS)
+_BACKBONES = flags.DEFINE_list(
+    "backbones", None, "each is measured, in place of config.model.backbone", flag_values=FLAGS
+)
 
 
 def repeat(work: Callable[[Any], Any], amount: float, last: Any = None) -> np.ndarray:
@@ -49,10 +54,12 @@ def run(arguments: list[str]) -> None:
     """Measures and prints."""
     cpu.keep_freed_memory()
     config = configs.with_absolute_paths(_CONFIG.value)
-    build.check(config)
+    backbones = _BACKBONES.value or [config.model.backbone]
+    for backbone in backbones:
+        build.check(configs.replace(config, "model.backbone", backbone))
     source = build.open_split(config, "train")
     config = configs.replace(config, "model.class_names", tuple(source.class_names))
-    setup, batch_size = build.Setup(config, len(source)), config.train.batch_size
+    batch_size = config.train.batch_size
     annotations = source.annotations(2000 if config.data.source == "synthetic" else None)
     with train_batches(
         source,
@@ -63,7 +70,7 @@ def run(arguments: list[str]) -> None:
         augmentation=Augmentation(**config.data.augmentation),
         num_workers=config.data.num_workers,
     ) as batches:
-        batch = shard_batch(next(batches), setup.over_batch)
+        batch = next(batches)
         # Batches come in bursts, one from every thread or worker: several are timed together.
         burst = 2 * (config.data.num_workers or min(8, os.cpu_count() or 1))
         loader = repeat(lambda _: [next(batches) for _ in range(burst)], burst * batch_size)
@@ -72,34 +79,52 @@ def run(arguments: list[str]) -> None:
     multiply = jax.jit(jnp.matmul, compiler_options=cpu.compiler_options())
     peak = jax.device_count() * np.median(repeat(lambda _: multiply(matrix, matrix), 2.0 * size**3))
 
-    state = setup.create_state(jax.random.key(config.seed))
-    # A copy, because the train step destroys the state that it is given.
-    variables = jax.tree.map(jnp.copy, inference_variables(state))
-    predict_step = setup.predict_step.lower(variables, batch["image"]).compile()
-    predict = repeat(lambda _: predict_step(variables, batch["image"]), batch_size)
-    train_step = setup.train_step.lower(state, batch).compile()
-    train = repeat(lambda state: train_step(state, batch)[0], batch_size, state)
-    raw = jax.tree.map(np.abs, jax.device_get(predict_step(variables, batch["image"])))
-    sizes = np.full((batch_size, 2), config.image_size)
-    options = build.select_options(config) | {"score_threshold": 0.0}
-    decode = repeat(lambda _: detections_from_predictions(raw, sizes, **options), batch_size)
-
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
     table = Table("", title=f"{_CONFIG.name}, {config.compute_dtype}, {device}")
     for heading in ("images/s", "spread", "limit", "of limit", "GFLOP/image"):
         table.add_column(heading, justify="right")
-    costs = [step.cost_analysis() or {} for step in (train_step, predict_step)]
-    flops = [cost["flops"] * jax.device_count() / batch_size for cost in costs]
-    for name, rates, limit, operations in (
-        ("loader", loader, np.median(train), ""),
-        ("train step", train, peak / flops[0], f"{flops[0] / 1e9:.3g}"),
-        ("predict step", predict, peak / flops[1], f"{flops[1] / 1e9:.3g}"),
-        ("decode + NMS", decode, np.median(predict), ""),
-    ):
-        low, rate, high = np.quantile(rates, [0.25, 0.5, 0.75])
-        numbers = f"{rate:,.1f}", f"± {(high - low) / 2 / rate:.0%}", f"{limit:,.1f}"
-        table.add_row(name, *numbers, f"{rate / limit:.0%}", operations)
+    table.add_row("loader", *_numbers(loader))
+    for backbone in backbones:
+        config = configs.replace(config, "model.backbone", backbone)
+        table.add_section()
+        for name, rates, flops in _measure(config, batch, len(source)):
+            row = [f"{backbone} {name}", *_numbers(rates)]
+            if flops:
+                share = np.median(rates) * flops / peak
+                row += [f"{peak / flops:,.1f}", f"{share:.0%}", f"{flops / 1e9:.3g}"]
+            table.add_row(*row)
     Console().print(table)
+
+
+def _measure(
+    config: ConfigDict, batch: dict[str, np.ndarray], num_images: int
+) -> Iterator[tuple[str, np.ndarray, float]]:
+    """Name, rates, and operations per image, if XLA counts them, of what the network is part of."""
+    setup, batch_size = build.Setup(config, num_images), config.train.batch_size
+    on_device = shard_batch(batch, setup.over_batch)
+    state = setup.create_state(jax.random.key(config.seed))
+    # A copy, because the train step destroys the state that it is given.
+    variables = jax.tree.map(jnp.copy, inference_variables(state))
+
+    def flops(step: Any) -> float:
+        return step.cost_analysis()["flops"] * jax.device_count() / batch_size
+
+    step = setup.train_step.lower(state, on_device).compile()
+    rates = repeat(lambda state: step(state, on_device)[0], batch_size, state)
+    yield "train step", rates, flops(step)
+    predict = setup.predict_step.lower(variables, on_device["image"]).compile()
+    rates = repeat(lambda _: predict(variables, on_device["image"]), batch_size)
+    yield "predict step", rates, flops(predict)
+    raw = jax.tree.map(np.abs, jax.device_get(predict(variables, on_device["image"])))
+    sizes = np.full((batch_size, 2), config.image_size)
+    options = build.select_options(config) | {"score_threshold": 0.0}
+    rates = repeat(lambda _: detections_from_predictions(raw, sizes, **options), batch_size)
+    yield "decode + NMS", rates, 0.0
+
+
+def _numbers(rates: np.ndarray) -> tuple[str, str]:
+    low, rate, high = np.quantile(rates, [0.25, 0.5, 0.75])
+    return f"{rate:,.1f}", f"± {(high - low) / 2 / rate:.0%}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

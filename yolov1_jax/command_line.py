@@ -1,6 +1,6 @@
 """The command `yolov1 NAME`, and what all commands share: flags, configs, errors, exit codes.
 
-    yolov1 train|evaluate|inspect|predict|compare|export|benchmark [FLAGS]
+    yolov1 train|evaluate|report|inspect|predict|compare|export|benchmark [FLAGS]
 
 is the same as `python -m yolov1_jax NAME`, and as `python -m yolov1_jax.main`,
 `python -m yolov1_jax.evaluate` and so on. `yolov1 NAME --help` lists the flags.
@@ -35,11 +35,11 @@ from yolov1_jax.config import (
 )
 from yolov1_jax.training.preemption import watch_signals
 
-_OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+_OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 # What JAX and its collectives say in one process when another one has gone.
 _PEER_GONE = re.compile("peer|heartbeat|coordination|barrier|UNAVAILABLE|DEADLINE_EXCEEDED", re.I)
 
-COMMANDS = ("train", "evaluate", "inspect", "predict", "compare", "export", "benchmark")
+COMMANDS = ("train", "evaluate", "report", "inspect", "predict", "compare", "export", "benchmark")
 
 
 def main() -> int:
@@ -50,11 +50,9 @@ def main() -> int:
 def _run_named() -> int:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in COMMANDS:
-        with watch_signals():  # from now on: the command's imports take a second or two
-            # A module inspect would hide Python's own from all that is run in the package's folder.
-            file = {"train": "main", "inspect": "inspect_data"}.get(name, name)
-            module = importlib.import_module(f"yolov1_jax.{file}")
-            return module.main(sys.argv[2:])
+        # A module inspect would hide Python's own from all that is run in the package's folder.
+        file = {"train": "main", "inspect": "inspect_data"}.get(name, name)
+        return importlib.import_module(f"yolov1_jax.{file}").main(sys.argv[2:])
     if _printed_help([name], __doc__):
         return 0
     near = difflib.get_close_matches(name, COMMANDS, 1)
@@ -105,9 +103,7 @@ def run(
     the list of flags in --help. Returns the exit code, which is that of `body` if it returns one.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    logging.getLogger().setLevel(logging.WARNING)
-    # Orbax, which logs through absl, warns of every option that was chosen on purpose.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # that of the libraries
     # Pillow's own limit; ours, in data/images.py, says more.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     for stream in (sys.stdout, sys.stderr):
@@ -123,7 +119,7 @@ def run(
         try:
             positional = flag_values(["", *arguments])[1:]
         except flags.UnrecognizedFlagError as error:
-            raise UserError(_unknown_flag(error, flag_values)) from None
+            raise UserError(f"{error}{_keys_of_that_name(error.flagname, flag_values)}") from None
         if positional and not takes_arguments:
             raise UserError(_unexpected(positional[0], flag_values))
         for flag in flag_values:
@@ -180,12 +176,10 @@ def _unexpected(argument: str, flag_values: flags.FlagValues) -> str:
     return f"expected flags only, found {argument!r}: {hint}"
 
 
-def _unknown_flag(error: flags.UnrecognizedFlagError, flag_values: flags.FlagValues) -> str:
+def _keys_of_that_name(flag: str, flag_values: flags.FlagValues) -> str:
     keys = flatten(shipped_config("r34")) if "config" in flag_values else ()
-    meant = [f"--config.{key}" for key in keys if key.rpartition(".")[2] == error.flagname]
-    if not meant:
-        return str(error)
-    return f"unknown flag --{error.flagname}: did you mean {' or '.join(meant)}?"
+    meant = [f"--config.{key}" for key in keys if key.rpartition(".")[2] == flag]
+    return f": did you mean {' or '.join(meant)}?" if meant else ""
 
 
 def _cause_outside(error: BaseException | None) -> str | None:
@@ -194,8 +188,9 @@ def _cause_outside(error: BaseException | None) -> str | None:
         if isinstance(error, RunError):
             return str(error)
         if isinstance(error, OSError):
-            space = "; make room: what was saved is safe" if error.errno == errno.ENOSPC else ""
-            return f"{error}{space}"
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            hint = "; make room, and give the same command again: what was saved is safe"
+            return f"{error}{hint if full else ''}"
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             text = f"out of memory: {error}"
             return f"{text[:300]}; choose a smaller batch size, or a smaller image_size"
@@ -218,15 +213,11 @@ def _failed(message: object, code: int) -> int:
 
 
 def _join_overrides(arguments: Sequence[str]) -> list[str]:
-    """--config.seed=1, --config.seed 1, --config.flag, --noconfig.flag -> --config_override=..."""
-    joined, rest = [], list(arguments)
-    while rest:
-        argument = rest.pop(0)
+    """--config.seed=1 and --config.seed 1 become --config_override=seed=1."""
+    joined, rest = [], iter(arguments)
+    for argument in rest:
         if match := _OVERRIDE.fullmatch(argument):
-            no, key, text = match.groups()
-            if text is None:
-                has_value = rest and not no and not rest[0].startswith("--")
-                text = rest.pop(0) if has_value else str(not no)
-            argument = f"--config_override={key}={text}"
+            key, text = match.groups()
+            argument = f"--config_override={key}={next(rest, '') if text is None else text}"
         joined.append(argument)
     return joined

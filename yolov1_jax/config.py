@@ -7,7 +7,6 @@ stand in configs/r34.py.
 import ast
 import copy
 import difflib
-import functools
 import json
 import math
 import os
@@ -16,10 +15,10 @@ import re
 import runpy
 import sysconfig
 import traceback
-from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_flags import config_path
 
 
 class UserError(Exception):
@@ -39,141 +38,61 @@ class RunError(Exception):
 
 # What each value may be; the code that uses a value does not check it again.
 _CHOICES = {
-    "compute_dtype": ("float32", "bfloat16"),
-    "data.source": ("tfds", "folder", "synthetic"),
-    "data.format": ("auto", "voc", "yolo", "coco"),
-    "data.unknown_classes": ("refuse", "skip"),
-    "data.unannotated": ("skip", "background"),
-    "data.resize": ("opencv", "darknet"),
-    "model.backbone": ("resnet18", "resnet34", "resnet50", "darknet", "fast", "layers"),
-    "model.norm": ("torch", "darknet", "none"),
-    "model.head": ("convolutional", "connected", "local"),
-    "model.prediction": ("raw", "sigmoid", "darknet"),
-    "model.pretrained_format": (
-        *("backbone", "reference", "torchlake"),
-        *("darknet", "darknet_backbone"),
-    ),
-    "loss.objectness_target": ("iou", "one"),
-    "loss.no_object_boxes": ("all", "empty_cells"),
-    "loss.xy_unit": ("image", "cell"),
-    "loss.box": ("squared_roots", "giou", "ciou"),
-    "loss.confidence": ("squared", "cross_entropy"),
-    "loss.class_loss": ("squared", "softmax", "bernoulli"),
-    "loss.reduction": ("sum", "mean"),
-    "loss.collision": ("last", "first"),
-    "loss.class_target": ("all", "winner"),
-    "optimizer.name": ("adam", "adamw", "sgd"),
-    "optimizer.schedule": ("constant", "step", "cosine"),
-    "eval.protocol": ("voc07", "voc10", "reference"),
-    "eval.classes_per_box": ("best", "all"),
-    "eval.clip": ("before_nms", "after_nms"),
+    "task": "detection classification",
+    "compute_dtype": "float32 bfloat16",
+    "data.source": "tfds folder synthetic",
+    "data.format": "auto voc yolo coco classes",
+    "data.unknown_classes": "refuse skip",
+    "data.unannotated": "skip background",
+    "data.resize": "opencv darknet",
+    "model.backbone": "resnet18 resnet34 resnet50 darknet fast layers",
+    "model.norm": "torch darknet none",
+    "model.head": "convolutional connected local",
+    "model.prediction": "raw sigmoid darknet",
+    "model.pretrained_format": "backbone reference torchlake darknet darknet_backbone",
+    "loss.objectness_target": "iou one",
+    "loss.no_object_boxes": "all empty_cells",
+    "loss.xy_unit": "image cell",
+    "loss.box": "squared_roots giou ciou",
+    "loss.confidence": "squared cross_entropy",
+    "loss.class_loss": "squared softmax bernoulli",
+    "loss.reduction": "sum mean",
+    "loss.collision": "last first",
+    "loss.class_target": "all winner",
+    "optimizer.name": "adam adamw sgd",
+    "optimizer.schedule": "constant step cosine",
+    "eval.protocol": "voc07 voc10 reference",
+    "eval.classes_per_box": "best all",
+    "eval.clip": "before_nms after_nms",
 }
-# Keys of values that may be None.
-_OPTIONAL = """
-data.root data.images_per_epoch model.class_names model.pretrained model.head_neck_channels
-model.head_hidden
-train.num_epochs train.num_steps train.eval_every_epochs train.eval_every_steps
-train.checkpoint_every_steps optimizer.clip_norm optimizer.ema_decay
-loss.ignore_iou train.patience train.max_hours
-"""
-# Tuples of strings; all other tuples are of numbers.
-_STRINGS = ("data.train", "data.eval", "model.class_names", "model.layers")
-# Values of older versions, by their names of today.
-_RENAMED = {("eval.protocol", "seed"): "reference"}
-# Keys that older runs lack, with the value that stands for what those runs did.
-_ADDED: dict[str, Any] = {
-    "data.images_per_epoch": None,
-    "data.format": "auto",
-    "data.eval_fraction": 0.2,
-    "data.unannotated": "skip",
-    "data.augmentation.expand_probability": 0.0,
-    "data.augmentation.expand": 2.0,
-    "data.augmentation.crop_probability": 0.0,
-    "data.augmentation.crop": 0.4,
-    "data.augmentation.mosaic_probability": 0.0,
-    "data.augmentation.erase_probability": 0.0,
-    "data.augmentation.erase": 0.2,
-    "data.augmentation.jitter": 0.0,
-    "data.augmentation.saturation_scale": 1.0,
-    "data.augmentation.value_scale": 1.0,
-    "data.augmentation.min_side": 0.0,
-    "data.resize": "opencv",
-    "model.pretrained_format": "backbone",
-    "model.prediction": "raw",
-    "model.layers": (),
-    "model.norm": "torch",
-    "model.head": "convolutional",
-    "model.head_depth": 4,
-    "model.head_hidden": None,
-    "model.head_dropout": 0.0,
-    "loss.box": "squared_roots",
-    "loss.confidence": "squared",
-    "loss.ignore_iou": None,
-    "loss.label_smoothing": 0.0,
-    "train.plain_epochs": 0.0,
-    "train.patience": None,
-    "train.max_hours": None,
-    "optimizer.decay_norms": True,
-    "optimizer.backbone_factor": 1.0,
-    "optimizer.decay_updates": (),
-    "optimizer.decay_scales": (),
-    "eval.clip": "before_nms",
-}
-# Keys of the section loss that `darknet_loss` does not have.
-NOT_OF_DARKNET = (
-    "no_object_boxes",
-    "ignore_iou",
-    "box",
-    "confidence",
-    "label_smoothing",
-    "sqrt_epsilon",
-)
-
-# Keys by the interval of their values: "[" includes the bound, "(" does not.
+# Numbers are finite, integers at least 1, others at least 0; except these, by the last part of
+# their keys. "[" includes the bound, "(" does not.
 _INTERVALS = {
     "[0, 4294967296)": "seed",  # numpy and grain take 32 bits
-    "[32, inf)": "image_size",
-    "[1, inf)": """
-        data.images_per_epoch model.grid_size model.boxes_per_cell model.head_channels
-        model.head_neck_channels model.head_hidden model.head_depth train.batch_size
-        train.accumulation_steps train.log_every_steps
-        train.eval_every_steps train.checkpoint_every_steps train.keep_checkpoints eval.batch_size
-        train.patience data.augmentation.expand optimizer.decay_updates
-        """,
-    "(0, inf)": """
-        model.width_multiplier model.pixel_std loss.sqrt_epsilon
-        train.eval_every_epochs optimizer.learning_rate optimizer.epsilon optimizer.decay_epochs
-        optimizer.decay_factor optimizer.decay_scales optimizer.clip_norm train.max_hours
-        data.augmentation.saturation_scale data.augmentation.value_scale
-        """,
-    "[0, inf)": """
-        data.num_workers data.augmentation.min_area loss.coordinate_weight loss.object_weight
-        loss.no_object_weight loss.class_weight optimizer.weight_decay
-        optimizer.warmup_epochs train.plain_epochs optimizer.backbone_factor
-        """,
-    "[0, 1000000000]": "train.num_steps",
-    "(0, 1000000]": "train.num_epochs",
-    "[0, 1]": """
-        data.augmentation.flip_probability data.augmentation.color_probability
-        data.augmentation.brightness data.augmentation.contrast data.augmentation.saturation
-        data.augmentation.affine_probability data.augmentation.shift
-        data.augmentation.min_visibility optimizer.final_fraction eval.score_threshold
-        eval.nms_iou_threshold
-        data.augmentation.expand_probability data.augmentation.crop_probability
-        data.augmentation.mosaic_probability data.augmentation.erase_probability loss.ignore_iou
-        """,
-    "(0, 1)": "data.eval_fraction",
-    "[0, 1)": """
-        data.augmentation.scale optimizer.beta1 optimizer.beta2 optimizer.momentum
-        optimizer.ema_decay model.head_dropout loss.label_smoothing data.augmentation.min_side
-        """,
-    "[0.1, 1]": "data.augmentation.crop",
-    "[0.02, 1]": "data.augmentation.erase",
-    "[0, 0.5]": "data.augmentation.hue",
-    "[0, 0.5)": "data.augmentation.jitter",
-    "(-inf, inf)": "model.head_negative_slope model.pixel_mean",
+    "[0, inf)": "num_steps num_workers",
+    "[1, inf)": "expand window_ratio",
+    "(0, inf)": """width_multiplier pixel_std sqrt_epsilon num_epochs eval_every_epochs epsilon
+        learning_rate clip_norm max_hours saturation_scale value_scale""",
+    "[0, 1]": """flip_probability color_probability brightness contrast saturation hue
+        affine_probability shift min_visibility expand_probability crop_probability
+        mosaic_probability erase_probability erase ignore_iou plain_fraction final_fraction
+        score_threshold nms_iou_threshold""",
+    "[0, 1)": "scale min_side head_dropout label_smoothing beta1 beta2 momentum ema_decay",
+    "(0, 1)": "eval_fraction",
+    "(0, 1]": "window_area",
+    "[0.1, 1]": "crop",
+    "[0, 0.5)": "jitter",
 }
-_INTERVAL_OF = {key: interval for interval, keys in _INTERVALS.items() for key in keys.split()}
+_INTERVAL_OF = {name: interval for interval, names in _INTERVALS.items() for name in names.split()}
+# Besides those that are None in configs/r34.py.
+_MAY_BE_NONE = ("train.num_epochs", "train.eval_every_epochs", "train.checkpoint_every_steps")
+# Tuples of strings; all other tuples are of numbers.
+_STRINGS = ("data.train", "data.eval", "model.class_names", "model.layers")
+# Keys of the section loss that `darknet_loss` does not have.
+NOT_OF_DARKNET = (
+    *("no_object_boxes", "ignore_iou", "box"),
+    *("confidence", "label_smoothing", "sqrt_epsilon"),
+)
 
 
 def shipped_config(name: str) -> ConfigDict:
@@ -214,8 +133,6 @@ def read_config_file(path: str) -> ConfigDict:
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if pathlib.Path(frame.filename) == file]
-        if isinstance(error, SyntaxError):
-            lines = [error.lineno]
         where = f"{file}, line {lines[-1]}" if lines else str(file)
         raise UserError(
             f"expected a get_config() that returns a ConfigDict in {where}, found "
@@ -241,22 +158,25 @@ def override(config: ConfigDict, key: str, text: str) -> ConfigDict:
     Raises:
       UserError: there is no such key, or the text is not of its type.
     """
-    node: Any = config
-    for part in key.split("."):
-        if not isinstance(node, ConfigDict) or part not in node:
-            raise UserError(_unknown_key(config, key))
-        parent, node = node, node[part]
-    if isinstance(node, ConfigDict):
-        raise UserError(_unknown_key(config, key))
-    if text.lower() == "none" and key in _OPTIONAL.split():
+    keys = list(flatten(config))
+    if key not in keys:
+        near = [one for one in keys if one.rpartition(".")[2] == key.rpartition(".")[2]]
+        near = near or difflib.get_close_matches(key, keys, 1, cutoff=0.4)
+        hint = f"did you mean config.{near[0]}?" if near else "see configs/r34.py"
+        raise UserError(f"config.{key} does not exist: {hint}")
+    if text.lower() == "none" and _may_be_none(key, flatten(shipped_config("r34"))):
         return replace(config, key, None)
-    kind = parent.get_type(key.rsplit(".", 1)[-1])
+    kind = config_path.get_type(key, config)
     try:
         return replace(config, key, _convert(text, kind, of_strings=key in _STRINGS))
     except (ValueError, KeyError, SyntaxError, TypeError):
         raise UserError(
             f"config.{key} must be of type {kind.__name__}, got {text!r}: correct the value"
         ) from None
+
+
+def _may_be_none(key: str, known: dict[str, Any]) -> bool:
+    return key in _MAY_BE_NONE or known.get(key, key) is None
 
 
 def _convert(text: str, kind: type, *, of_strings: bool) -> Any:
@@ -269,98 +189,67 @@ def _convert(text: str, kind: type, *, of_strings: bool) -> Any:
     return tuple(ast.literal_eval(text if text[:1] in ("(", "[") else f"({text},)"))
 
 
-def _unknown_key(config: ConfigDict, key: str) -> str:
-    """One line for a mistyped `config.<key>`, with the nearest key that exists."""
-    known = list(flatten(config))
-    last = key.rsplit(".", 1)[-1]
-    near = difflib.get_close_matches(key, known, 1, cutoff=0.4)
-    near = near or [k for k in known if k.rsplit(".", 1)[-1] == last]
-    hint = f"did you mean config.{near[0]}?" if near else f"the sections are {sorted(config)}"
-    return f"config.{key} does not exist: {hint}"
-
-
 def check(config: ConfigDict) -> None:
     """Raises UserError at the first value that cannot be right."""
-    flat = flatten(config)
-    known = shipped_config("r34")
-    for key in flatten(known):
+    flat, base = flatten(config), shipped_config("r34")
+    known = flatten(base)
+    for key in known:
         if key not in flat:
             raise UserError(f"config.{key} is missing: start from the config of configs/r34.py")
-        *sections, name = key.split(".")
-        kind = functools.reduce(getattr, sections, known).get_type(name)
-        value = flat[key]
-        strings = value if key in _STRINGS and isinstance(value, tuple) else ()
-        of_kind = isinstance(value, int | float if kind is float else kind)
-        if value is not None and not (of_kind and all(isinstance(one, str) for one in strings)):
-            raise UserError(f"config.{key} must be of type {kind.__name__}, got {value!r}")
-    for key, choices in _CHOICES.items():
-        if flat[key] not in choices:
-            new = _RENAMED.get((key, flat[key]))
-            near = difflib.get_close_matches(str(flat[key]), choices, 1)
-            hint = f"; its name is {new!r} now" if new else ""
-            hint = hint or (f"; did you mean {near[0]!r}?" if near else "")
-            raise UserError(f"config.{key} must be one of {choices}, got {flat[key]!r}{hint}")
-    for key, value in flat.items():
-        if value is None and key not in _OPTIONAL.split():
-            raise UserError(f"config.{key} must have a value, got None: set it")
-    for key, interval in _INTERVAL_OF.items():
-        value = flat[key]
-        numbers = value if isinstance(value, tuple) else (value,)
-        if value is not None and not all(_is_within(number, interval) for number in numbers):
-            raise UserError(f"config.{key} must be in {interval}, got {value!r}")
-    for key in ("model.pixel_mean", "model.pixel_std"):
-        if len(flat[key]) != 3:
-            raise UserError(f"config.{key} must be three numbers, got {flat[key]!r}")
-    for key in ("optimizer.decay_epochs", "optimizer.decay_updates"):
-        if list(flat[key]) != sorted(set(flat[key])):
-            raise UserError(f"config.{key} must be ascending, got {flat[key]!r}")
-    if len(flat["optimizer.decay_updates"]) != len(flat["optimizer.decay_scales"]):
-        raise UserError(
-            "config.optimizer.decay_scales must have one factor for each of decay_updates, got "
-            f"{flat['optimizer.decay_scales']!r} for {flat['optimizer.decay_updates']!r}"
-        )
-    if flat["train.num_steps"] is None and flat["train.num_epochs"] is None:
-        raise UserError("config.train needs num_steps or num_epochs, got neither: set one")
-    if flat["model.prediction"] == "darknet":
-        for key in NOT_OF_DARKNET:
-            if flat[f"loss.{key}"] != known.loss[key]:
-                raise UserError(
-                    f"config.loss.{key}={flat[f'loss.{key}']} is not for "
-                    f"model.prediction=darknet: leave it at {known.loss[key]}"
-                )
-    if (flat["model.backbone"] == "layers") != bool(flat["model.layers"]):
-        raise UserError(
-            f"config.model.backbone={flat['model.backbone']} with {len(flat['model.layers'])} "
-            "model.layers: --config=yolov1:FILE.cfg sets both"
-        )
+        value, kind = flat[key], config_path.get_type(key, base)
+        if value is None:
+            if not _may_be_none(key, known):
+                raise UserError(f"config.{key} must have a value, got None: set it")
+        elif key in _CHOICES:
+            choices = _CHOICES[key].split()
+            if value not in choices:
+                near = difflib.get_close_matches(str(value), choices, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise UserError(f"config.{key} must be one of {choices}, got {value!r}{hint}")
+        elif kind in (int, float, tuple) and key not in _STRINGS:
+            default = "[1, inf)" if kind is int else "[0, inf)"
+            interval = _INTERVAL_OF.get(key.rpartition(".")[2], default)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not all(_is_within(number, interval) for number in numbers):
+                raise UserError(f"config.{key} must be in {interval}, got {value!r}")
+    _check_together(flat, known)
+
+
+def _check_together(flat: dict[str, Any], known: dict[str, Any]) -> None:
+    """Raises UserError for values that do not go together."""
+    prediction = flat["model.prediction"]
+    for key in (f"loss.{name}" for name in NOT_OF_DARKNET):
+        if prediction == "darknet" and flat[key] != known[key]:
+            raise UserError(
+                f"config.{key}={flat[key]} is not for model.prediction=darknet: leave it at "
+                f"{known[key]}"
+            )
+    for key in ("loss.box", "loss.confidence"):
+        if prediction != "sigmoid" and flat[key] != known[key]:
+            raise UserError(
+                f"config.{key}={flat[key]} needs values in (0, 1), got model.prediction="
+                f"{prediction}: set config.model.prediction=sigmoid"
+            )
     if flat["model.head"] == "local" and flat["model.head_neck_channels"] is None:
         raise UserError("config.model.head=local needs model.head_neck_channels: set it to 256")
-    needs_sigmoid = flat["loss.box"] != "squared_roots" or flat["loss.confidence"] != "squared"
-    if needs_sigmoid and flat["model.prediction"] != "sigmoid":
-        raise UserError(
-            f"config.loss.box={flat['loss.box']} or config.loss.confidence="
-            f"{flat['loss.confidence']} needs boxes and confidence in (0, 1), got "
-            f"model.prediction={flat['model.prediction']}: set config.model.prediction=sigmoid"
-        )
     if flat["data.source"] == "folder" and flat["data.root"] is None:
         raise UserError(
             "config.data.root is not set: the folder source needs the top of the tree, for example "
             "--config.data.root=VOCdevkit"
         )
-    for split in ("train", "eval"):
-        if not split_list(flat[f"data.{split}"]):
-            raise UserError(f"config.data.{split} is empty: name at least one split")
-        if flat["data.source"] == "folder" and any(
-            one.startswith("voc/") for one in flat[f"data.{split}"]
-        ):
+    for key in ("data.train", "data.eval"):
+        splits = split_list(flat[key])
+        if not splits:
+            raise UserError(f"config.{key} is empty: name at least one split")
+        if flat["data.source"] == "folder" and any(one.startswith("voc/") for one in splits):
             raise UserError(
-                f"config.data.{split} is {flat[f'data.{split}']}, splits of tfds: name those of "
-                'the folder, such as train, val or "VOC2007:test", or start from --config=own_data'
+                f"config.{key} is {splits}, splits of tfds: name those of the folder, such as "
+                'train, val or "VOC2007:test", or start from --config=own_data'
             )
 
 
 def _is_within(number: Any, interval: str) -> bool:
-    if isinstance(number, bool) or not isinstance(number, int | float):
+    if not isinstance(number, int | float):
         return False
     low, high = map(float, interval[1:-1].split(","))
     above = number >= low if interval[0] == "[" else number > low
@@ -370,15 +259,13 @@ def _is_within(number: Any, interval: str) -> bool:
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
     """{"train.batch_size": 16, ...}."""
-
-    def walk(node: ConfigDict, prefix: str) -> Iterator[tuple[str, Any]]:
-        for key in node:
-            if isinstance(node[key], ConfigDict):
-                yield from walk(node[key], f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}", node[key]
-
-    return dict(walk(config, ""))
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= {f"{key}.{rest}": item for rest, item in flatten(value).items()}
+        else:
+            flat[key] = value
+    return flat
 
 
 def replace(config: ConfigDict, key: str, value: Any) -> ConfigDict:
@@ -393,24 +280,14 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any]) -> ConfigDict:
-    """The inverse of `to_json`: lists become tuples again, names of older versions are mapped."""
+    """The inverse of `to_json`. A key that an older run lacks has its value of configs/r34.py.
 
-    def restore(value: Any) -> Any:
-        if isinstance(value, dict):
-            return ConfigDict({key: restore(item) for key, item in value.items()})
-        return tuple(value) if isinstance(value, list) else value
-
-    config = restore(values)
-    for (key, old), new in _RENAMED.items():
-        if flatten(config).get(key) == old:
-            config.update_from_flattened_dict({key: new})
-    for key, value in _ADDED.items():
-        section, _, name = key.rpartition(".")
-        node = config
-        for part in section.split(".") if section else ():
-            node = node[part]
-        if name not in node:
-            node[name] = value
+    Raises TypeError, ValueError or AttributeError if a value is of another type.
+    """
+    config = shipped_config("r34")
+    config.update(values)
+    if config.eval.protocol == "seed":  # its name in older runs
+        config.eval.protocol = "reference"
     return config.lock()
 
 
@@ -420,18 +297,13 @@ def local_path(text: str | os.PathLike[str]) -> pathlib.Path:
     Raises:
       UserError: it is a URL such as gs://bucket/run, or no path at all.
     """
-    if not isinstance(text, str | os.PathLike) or "\0" in os.fsdecode(text):
-        raise UserError(f"expected a path, found {text!r:.80}")
-    text = os.fspath(text)
-    if re.match(r"[a-z][a-z0-9+.-]+:/", text):
-        raise UserError(
-            f"expected a path of this machine, found {text!r}: mount the bucket, and give the path "
-            "of the mount"
-        )
-    path = os.path.expanduser(text)
-    if path == text and text.startswith("~"):
-        raise UserError(f"expected a path, found {text!r}: there is no such home folder")
-    return pathlib.Path(path)
+    hint = ""
+    if isinstance(text, str | os.PathLike) and "\0" not in os.fsdecode(text):
+        path = os.path.expanduser(os.fsdecode(text))
+        if not re.match(r"[a-z][a-z0-9+.-]+:/|~", path):
+            return pathlib.Path(path)
+        hint = ": a bucket must be mounted, and ~NAME be a user of this machine"
+    raise UserError(f"expected a path of this machine, found {text!r:.80}{hint}")
 
 
 def with_absolute_paths(config: ConfigDict) -> ConfigDict:

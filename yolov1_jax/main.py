@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from yolov1_jax import command_line
-from yolov1_jax.config import UserError, local_path
+from yolov1_jax.config import local_path
 
 FLAGS = flags.FlagValues()
 _CONFIG = command_line.ConfigFlag(FLAGS)
@@ -44,11 +44,6 @@ def run(_: list[str]) -> int:
     several = _DISTRIBUTED.value or _COORDINATOR.value is not None
     if several:
         jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    elif _NUM_PROCESSES.value is not None or _PROCESS_ID.value is not None:
-        raise UserError(
-            "--num_processes and --process_id need --coordinator=host:port or --distributed: "
-            "else every process would train on its own"
-        )
     try:
         return train_and_evaluate(config, workdir)
     except Exception:

@@ -1,14 +1,13 @@
 """Checkpoints of the training state; the only file that imports orbax.
 
-<directory>/<step>/ holds the state; `meta`, a JSON value of the loop; and `metrics`, the mAP.
+<directory>/<step>/ holds the state; `meta`, a JSON value of the loop; and `metrics`, the score.
 Saving is asynchronous: the state is copied first and written while training continues. A checkpoint
 gets its name only when it is complete, so a half-written one is never read. The latest ones and the
-best by mAP are kept.
+best by score are kept.
 """
 
 import contextlib
 import errno
-import gc
 import itertools
 import json
 import logging
@@ -19,8 +18,6 @@ import re
 import shutil
 import sys
 import tempfile
-import threading
-import time
 import traceback
 import zlib
 from collections.abc import Callable, Collection, Iterator
@@ -31,15 +28,24 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from yolov1_jax.config import RunError, UserError
+from yolov1_jax.config import UserError
 from yolov1_jax.training.run_folder import numbered_folders, write_text
 
 log = logging.getLogger(__name__)
-# Orbax logs what it raises as well, with tracebacks, and warns of options that were chosen on
-# purpose. It works on several arrays at once and raises one of their errors; asyncio logs the rest.
+# Orbax works on several arrays at once and raises one of their errors. What it logs of that one,
+# and what asyncio logs and Python prints of the others, says nothing new.
 _FROM_ORBAX = re.compile("orbax|tensorstore|Event loop is closed", re.IGNORECASE)
 logging.getLogger("absl").addFilter(lambda record: not _FROM_ORBAX.search(record.pathname))
 logging.getLogger("asyncio").addFilter(lambda record: not _FROM_ORBAX.search(record.getMessage()))
+_print_unraisable = sys.unraisablehook
+
+
+def _print_if_not_from_orbax(unraisable: Any) -> None:
+    if not _FROM_ORBAX.search("".join(traceback.format_exception(unraisable.exc_value))):
+        _print_unraisable(unraisable)
+
+
+sys.unraisablehook = _print_if_not_from_orbax
 
 # Orbax takes brackets and stars in a path for a pattern, a backslash for a slash, /gs for a cloud,
 # and no bytes that are not UTF-8.
@@ -63,8 +69,8 @@ class Checkpoints:
 
     def __init__(self, directory: pathlib.Path, *, keep: int = 2, read_only: bool = False) -> None:
         self.directory, self._keep = directory.absolute(), keep
+        self._writing: int | None = None  # step of the checkpoint that is being written
         self._stack = contextlib.ExitStack()
-        self._stack.enter_context(_without_echoes())
         if not read_only:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._remove_unfinished()
@@ -78,69 +84,60 @@ class Checkpoints:
             # Processes wait for each other's writes, and one of them may have failed.
             async_options=ocp.options.AsyncOptions(timeout_secs=300),
         )
-        self._writing: tuple[int, int] | None = None  # step, and bytes of its arrays
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._stack:
-            if kind is None:
+            if kind is not None and jax.process_count() > 1:
+                return  # writing takes all processes, and others may never come
+            # The first error tells more than one that follows it.
+            with contextlib.suppress(Exception) if kind is not None else contextlib.nullcontext():
                 self.wait()
                 self._writer.close()
-            elif jax.process_count() == 1:
-                with contextlib.suppress(Exception):  # the first error tells more
-                    self.wait()
-                    self._writer.close()
-            else:
-                # To finish a checkpoint takes all processes; after an error, others may never come.
-                closing = threading.Thread(target=self._writer.close, daemon=True)
-                closing.start()
-                closing.join(timeout=10)
 
     def steps(self) -> list[int]:
         return numbered_folders(self.directory)
 
     def best_step(self) -> int | None:
-        """The step of the largest mAP, or None if none was evaluated. Passes over damaged ones."""
+        """The step of the largest score; None if none was evaluated. Passes over damaged ones."""
         found = []
         for step in self.steps():
             try:
-                _, mean_ap = self._read_info(step)
+                _, score = self._read_info(step)
             except DamagedCheckpoint as error:
                 if (self.directory / str(step)).exists():  # a run at work may just have deleted it
                     log.warning("checkpoint %d is damaged and is passed over: %s", step, error)
             else:
-                found += [(mean_ap, step)] if mean_ap is not None else []
+                found += [(score, step)] if score is not None else []
         return max(found)[1] if found else None
 
     def save(
-        self, step: int, state: Any, meta: dict[str, Any], *, mean_ap: float | None = None
+        self, step: int, state: Any, meta: dict[str, Any], *, score: float | None = None
     ) -> None:
         """Starts to write a checkpoint, after the one before is written.
 
-        If this step is saved already, only its meta and mAP are written anew.
+        If this step is saved already, only its meta and score are written anew.
 
         Args:
           state: a tree of arrays.
           meta: values that JSON can hold.
-          mean_ap: the mAP of this state, if it was evaluated.
+          score: of this state, if it was evaluated, the larger the better: mAP, top-1.
 
         Raises:
-          RunError: it or the one before cannot be written, for example to a full disk.
+          OSError: it or the one before cannot be written, for example to a full disk.
         """
         self.wait()
-        metrics = {"mAP": None if mean_ap is None or math.isnan(mean_ap) else mean_ap}
+        metrics = {"score": None if score is None or math.isnan(score) else score}
         if step in self.steps():
-            checksum = self._read_info(step)[0]["checksum"]
-            multihost_utils.sync_global_devices("checkpoint read")
             if jax.process_index() == 0:
                 folder = self.directory / str(step)
+                meta = {**meta, "checksum": self._read_info(step)[0]["checksum"]}
                 write_text(folder / "metrics" / "metrics", json.dumps(metrics))
-                write_text(folder / "meta" / "metadata", json.dumps({**meta, "checksum": checksum}))
-            multihost_utils.sync_global_devices("checkpoint written")
+                write_text(folder / "meta" / "metadata", json.dumps(meta))
             return
-        self._writing = step, sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        self._writing = step
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             meta=ocp.args.JsonSave({**meta, "checksum": _checksum(state)}),
@@ -149,11 +146,7 @@ class Checkpoints:
         self._write(lambda: self._writer.save(self._path / str(step), args=args))
 
     def wait(self) -> None:
-        """Returns when everything saved so far is on disk.
-
-        Raises:
-          RunError: it cannot be written.
-        """
+        """Returns when everything saved so far is on disk; OSError if it cannot be written."""
         if self._writing is None:
             return
         self._write(self._writer.wait_until_finished)
@@ -172,16 +165,9 @@ class Checkpoints:
             if not isinstance(cause, OSError):
                 raise
         # Not within `except`: the exceptions of orbax would keep its unfinished work alive.
-        assert self._writing is not None
-        (step, size), self._writing = self._writing, None
+        path, self._writing = self.directory / str(self._writing), None
         self._remove_unfinished()
-        steps = self.steps()
-        safe = f"the checkpoint of step {steps[-1]} is safe" if steps else "there is none yet"
-        raise RunError(
-            f"expected to write the checkpoint of step {step} ({size / 1e6:,.1f} MB) in "
-            f"{self.directory}, found: {cause.strerror}; {safe}: mend this, and the same "
-            "command continues"
-        )
+        raise OSError(cause.errno, cause.strerror, str(path))
 
     def _remove_unfinished(self) -> None:
         if jax.process_index() == 0:
@@ -238,12 +224,11 @@ class Checkpoints:
                 return self.restore(step, abstract_state)
             except DamagedCheckpoint as error:
                 log.warning("checkpoint %d is damaged and is set aside: %s", step, error)
-            multihost_utils.sync_global_devices("checkpoint is damaged")
+            multihost_utils.sync_global_devices("checkpoint is damaged")  # nobody reads it now
             if jax.process_index() == 0:
                 names = (f"{step}.damaged{number or ''}" for number in itertools.count())
                 aside = next(name for name in names if not (self.directory / name).exists())
                 (self.directory / str(step)).rename(self.directory / aside)
-            multihost_utils.sync_global_devices("checkpoint set aside")
         if steps:
             raise UserError(
                 f"expected an undamaged checkpoint in {self.directory}, found only damaged ones "
@@ -252,26 +237,22 @@ class Checkpoints:
         return None
 
     def _read_info(self, step: int) -> tuple[dict[str, Any], float | None]:
-        """The meta, with its checksum, and the mAP; DamagedCheckpoint if they cannot be read."""
-        folder = self.directory / str(step)
-        _read_json(folder / "_CHECKPOINT_METADATA")  # orbax's own
-        meta = _read_json(folder / "meta" / "metadata")
-        mean_ap = _read_json(folder / "metrics" / "metrics").get("mAP", math.nan)
-        if not isinstance(meta.get("checksum"), int) or not (
-            mean_ap is None or (isinstance(mean_ap, float | int) and 0 <= mean_ap <= 1)
-        ):
-            raise DamagedCheckpoint("meta or metrics are not what was written")
-        return meta, mean_ap
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError) as error:
-        raise DamagedCheckpoint(f"{type(error).__name__} in {path.name}") from error
-    if not isinstance(value, dict):
-        raise DamagedCheckpoint(f"{path.name} is no JSON object")
-    return value
+        """The meta, with its checksum, and the score; DamagedCheckpoint if they cannot be read."""
+        files = (
+            "_CHECKPOINT_METADATA",
+            "meta/metadata",
+            "metrics/metrics",
+        )  # orbax reads the first
+        try:
+            _, meta, metrics = (
+                dict(json.loads((self.directory / str(step) / file).read_bytes())) for file in files
+            )
+            (score,) = metrics.values()  # "mAP" in older runs
+            return {**meta, "checksum": int(meta["checksum"])}, score
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise DamagedCheckpoint(f"{error.filename} is missing") from error
+        except (ValueError, LookupError, TypeError) as error:
+            raise DamagedCheckpoint(f"{type(error).__name__} in {', '.join(files)}") from error
 
 
 @contextlib.contextmanager
@@ -284,28 +265,6 @@ def _plain_path(directory: pathlib.Path) -> Iterator[pathlib.Path]:
         link = pathlib.Path(folder, "checkpoints")
         link.symlink_to(directory, target_is_directory=True)
         yield link
-
-
-@contextlib.contextmanager
-def _without_echoes() -> Iterator[None]:
-    """Python prints exceptions that nobody waits for; those of orbax have been raised already."""
-    previous, dropped = sys.unraisablehook, False
-
-    def hook(unraisable: Any) -> None:
-        nonlocal dropped
-        if _FROM_ORBAX.search("".join(traceback.format_exception(unraisable.exc_value))):
-            dropped = True
-        else:
-            previous(unraisable)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        gc.collect()
-        if dropped:
-            time.sleep(0.2)  # more may come
-        sys.unraisablehook = previous
 
 
 # Errors of the system that a lost part of a checkpoint causes.
@@ -335,19 +294,15 @@ def _cause_outside(error: BaseException, content: Collection[int] = ()) -> BaseE
 
 def _difference(stored: Any, wanted: Any) -> str:
     """The first array whose name, shape or type differs between two trees; else empty."""
-
-    def arrays(tree: Any) -> dict[str, tuple[Any, str]]:
-        return {
-            jax.tree_util.keystr(path, simple=True, separator="/"): (leaf.shape, str(leaf.dtype))
+    found, asked = (
+        {
+            f"{jax.tree_util.keystr(path, simple=True, separator='/')} {leaf.shape} {leaf.dtype}"
             for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
             if hasattr(leaf, "shape")
         }
-
-    found, asked = arrays(stored), arrays(wanted)
-    for name in sorted(found.keys() | asked.keys()):
-        if found.get(name) != asked.get(name):
-            return f"{name} is {found.get(name)} there and {asked.get(name)} here"
-    return ""
+        for tree in (stored, wanted)
+    )
+    return min(found ^ asked, default="")
 
 
 def _checksum(state: Any) -> int:

@@ -13,9 +13,6 @@ import jax
 # slower than XLA's own. Products and sums stay with the library, which is faster there.
 _LIBRARY_FOR = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 
-# Parameters of glibc's mallopt (malloc.h).
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-
 
 @functools.cache
 def compiler_options() -> dict[str, str] | None:
@@ -31,12 +28,8 @@ def compiler_options() -> dict[str, str] | None:
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep freed memory for the next step instead of returning it to the system.
-
-    Call it when a program starts. The peak memory of the process does not change much: the next
-    step would take the same memory again, page by page.
-    """
+    """Tells glibc to keep freed memory for the next step, which needs as much; call it at start."""
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda parameter, value: 0)
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, -1)
+        mallopt(-4, 0)  # M_MMAP_MAX in malloc.h
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD

@@ -26,6 +26,8 @@ from yolov1_jax.config import RunError
 from yolov1_jax.training.run_folder import metrics_path, write_text
 
 Item = TypeVar("Item")
+# The number that the best checkpoint is chosen by, of each config.task: its key in metrics.jsonl.
+SCORES = {"detection": "mAP", "classification": "top1"}
 ImageIds = Callable[[], Sequence[str]]  # of a batch; called only for a message
 
 
@@ -96,16 +98,15 @@ class Clock:
         self.restart()
 
     def restart(self) -> None:
-        """Forgets the past, after something else than training."""
         self._images, self._start = 0, time.perf_counter()
 
     def count(self, images: int) -> None:
         self._images += images
 
     def read(self) -> float:
-        speed = self._images / (time.perf_counter() - self._start)
+        images, seconds = self._images, time.perf_counter() - self._start
         self.restart()
-        return speed
+        return images / seconds
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -115,17 +116,23 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     for line in text.splitlines():
         with contextlib.suppress(ValueError, TypeError, KeyError):  # torn when a process was killed
             row = json.loads(line)
-            if row["split"] == "train" or (row["split"] == "eval" and "mAP" in row):
+            is_eval = row["split"] == "eval" and not row.keys().isdisjoint(SCORES.values())
+            if row["split"] == "train" or is_eval:
                 rows.append({**row, "step": int(row["step"])})
     return rows
 
 
+def score_name(row: Mapping[str, Any]) -> str:
+    """The key of the number that the best evaluation is chosen by, in a row of an evaluation."""
+    return next(name for name in SCORES.values() if name in row)
+
+
 def evaluations_without_improvement(rows: Iterable[Mapping[str, Any]]) -> int:
-    """How many evaluations have followed the best one by mAP, the first of equals; 0 for none.
+    """How many evaluations have followed the best one, the first of equals; 0 for none.
 
     From the rows of metrics.jsonl, so that a run that continues counts as if it had not stopped.
     """
-    scores = [row["mAP"] for row in rows if row["split"] == "eval"]
+    scores = [row[score_name(row)] for row in rows if row["split"] == "eval"]
     scores = [-math.inf if score is None else score for score in scores]
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
@@ -194,7 +201,8 @@ class MetricWriter:
         texts = [split, self._epoch(step), f"step {step}/{self._num_steps}"]
         for key, value in metrics.items():
             if isinstance(value, float) and not key.startswith("ap/"):
-                texts.append(f"{key} {value:.1%}" if key == "mAP" else f"{key} {value:.4g}")
+                is_share = key in ("mAP", "top1", "top5")
+                texts.append(f"{key} {value:.1%}" if is_share else f"{key} {value:.4g}")
         seconds = self._progress.tasks[0].time_remaining
         if seconds is not None:
             texts.append(f"{datetime.timedelta(seconds=round(seconds))} left")

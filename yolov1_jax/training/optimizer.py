@@ -39,13 +39,10 @@ def build_schedule(
             factors[update] = factors.get(update, 1.0) * factor
         schedule = optax.piecewise_constant_schedule(learning_rate, factors)
     else:
-        decay = optax.cosine_decay_schedule(
-            learning_rate, max(num_updates - warmup_updates, 1), alpha=final_fraction
+        end, low = max(num_updates, warmup_updates + 1), final_fraction * learning_rate
+        schedule = optax.warmup_cosine_decay_schedule(
+            learning_rate, learning_rate, warmup_updates, end, low
         )
-
-        def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-            return decay(jnp.maximum(count - warmup_updates, 0))
-
     if warmup_updates == 0:
         return schedule
     # A factor does not shift the decays, as joining two schedules would.
@@ -83,7 +80,7 @@ def average_weights(decay: float) -> optax.GradientTransformation:
 def decay_kernels(weight_decay: float) -> optax.GradientTransformation:
     """`optax.add_decayed_weights` for arrays of two and more axes: no bias, no BatchNorm.
 
-    Without a mask, and so with the same state: a checkpoint fits both.
+    optax's mask would change the form of the state, and a checkpoint would not fit both.
     """
 
     def add(update: jax.Array, param: jax.Array) -> jax.Array:
@@ -95,7 +92,7 @@ def decay_kernels(weight_decay: float) -> optax.GradientTransformation:
 def scale_backbone(
     transformation: optax.GradientTransformation, factor: float
 ) -> optax.GradientTransformation:
-    """Multiplies the updates of what lies under "backbone"; the state stays as it is, too."""
+    """Multiplies the updates of "backbone". The state keeps its form: a checkpoint fits both."""
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         updates, state = transformation.update(updates, state, params)
@@ -145,9 +142,9 @@ def build_optimizer(
         "sgd": [decay, optax.trace(decay=momentum), scale],
     }[name]
     if clip_norm is not None:
-        chain = [optax.clip_by_global_norm(clip_norm), *chain]
+        chain.insert(0, optax.clip_by_global_norm(clip_norm))
     if ema_decay is not None:
-        chain = [*chain, average_weights(ema_decay)]
+        chain.append(average_weights(ema_decay))
     optimizer = optax.chain(*chain)
     if accumulation_steps > 1:
         # float32, or float64 under jax_enable_x64, where the default would be float32.

@@ -30,9 +30,9 @@ class _Requests:
 def watch_signals() -> Iterator[None]:
     """Ends the process at the first SIGINT or SIGTERM, with exit code 130 or 143.
 
-    While a `StopSignal` is open, the first one asks its loop to stop, and the second one ends the
-    process. What a run has saved is safe in both cases. Outside the main thread, where Python
-    allows no handlers, and within itself it does nothing.
+    While a `StopSignal` is open, the first one asks its loop to stop, the second one ends the
+    process. Outside the main thread, where Python allows no handlers, and within itself it does
+    nothing.
     """
     if threading.current_thread() is not threading.main_thread() or _Requests.watched:
         yield
@@ -68,20 +68,17 @@ def _react(reader: socket.socket) -> None:
         number = byte[0]
         if number not in _SIGNALS:
             continue
-        if not _Requests.loop or _Requests.number is not None:
-            _say("stopped")
+        at_once = not _Requests.loop or _Requests.number is not None
+        # A progress bar that stands in the terminal's last line is drawn again.
+        clear = "\r\x1b[2K\x1b[?25h" if sys.stderr.isatty() else ""
+        text = "stopped" if at_once else "stopping after this step; again to quit at once"
+        os.write(2, f"{clear}{text}\n".encode())
+        if at_once:
             os._exit(128 + number)
         _Requests.number = number
-        _say("stopping after this step; again to quit at once")
         if _process_count() > 1 and number == signal.SIGINT:
             os.kill(os.getpid(), signal.SIGTERM)  # which JAX passes on to the other processes
         _Requests.reacted.set()
-
-
-def _say(text: str) -> None:
-    """Prints a line; a progress bar that stands in the terminal's last line is drawn again."""
-    clear = "\r\x1b[2K\x1b[?25h" if sys.stderr.isatty() else ""
-    os.write(2, f"{clear}{text}\n".encode())
 
 
 def _process_count() -> int:

@@ -46,9 +46,9 @@ def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
 
 
 def numbered_folders(directory: pathlib.Path) -> list[int]:
-    """The folders whose name is a number, in ascending order; none if there is no `directory`.
+    """The folders whose name is a number, ascending; none if there is no `directory`.
 
-    An OSError if it cannot be read: that is not a run without checkpoints.
+    Raises OSError if it cannot be read: that is not a run without checkpoints.
     """
     try:
         names = [entry.name for entry in os.scandir(directory) if entry.is_dir()]
@@ -63,16 +63,20 @@ def metrics_path(workdir: pathlib.Path) -> pathlib.Path:
 
 def make(workdir: pathlib.Path) -> None:
     """Makes the folder and tries to write in it; UserError if that fails."""
-    with _writing(workdir):
+    try:
         workdir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=workdir).close()
+    except OSError as error:
+        raise UserError(
+            f"expected to write in {workdir}, found: {error.strerror}; choose another place"
+        ) from error
 
 
 @contextlib.contextmanager
 def lock(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps the folder for this run; the system ends that when the process ends, however it ends.
+    """Keeps the folder for this run until the process ends, however it ends.
 
-    All processes of a run call it. `evaluate` and `predict` do not: they only read.
+    All processes of a run call it; `evaluate` and `predict`, which only read, do not.
 
     Raises:
       UserError: another run has the folder.
@@ -97,26 +101,19 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def check_space(workdir: pathlib.Path, num_bytes: int) -> None:
-    """Raises an OSError unless the disk of the folder has room for so many bytes."""
+    """Raises OSError unless the disk of the folder has room for so many bytes."""
     free = shutil.disk_usage(workdir).free
     if free < num_bytes:
-        found = f"{os.strerror(errno.ENOSPC)} for a checkpoint of {num_bytes / 1e6:,.1f} MB"
-        raise OSError(errno.ENOSPC, f"{found} ({free / 1e6:,.1f} MB free)", str(workdir))
+        found = f"{free / 1e6:,.1f} MB free for a checkpoint of {num_bytes / 1e6:,.1f} MB"
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, {found}", str(workdir))
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that after a crash it holds its old content or the new, never a part.
-
-    Raises:
-      UserError: it cannot be written there.
-    """
-    with (
-        _writing(path),
-        replacing(path) as temporary,
-        # A name in a foreign file may have half a surrogate pair, which UTF-8 has no bytes for.
-        temporary.open("w", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        file.write(text)
+    """Writes a file so that after a crash it holds its old content or the new, never a part."""
+    # A name in a foreign file may have half a surrogate pair, which UTF-8 has no bytes for.
+    content = text.encode("utf-8", errors="backslashreplace")
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
@@ -131,22 +128,10 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # writing does not know the name
+        error.filename, error.filename2 = str(path), None
         raise
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _writing(path: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):  # another place may not help
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise UserError(
-            f"expected to write {path}, found: {error.strerror}; choose another place"
-        ) from error
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -165,26 +150,35 @@ def check_run(workdir: pathlib.Path, config: ConfigDict, num_steps: int) -> None
     if not steps:
         return
     after = configs.flatten(config)
-    differences = [
-        (f"config.{key}={old!r}", repr(after.get(key)))
-        for key, old in _config_before(workdir).items()
-        if _in_state(key, old) != _in_state(key, after.get(key))
-    ]
+    for key, before in _config_before(workdir).items():
+        if _in_state(key, before) != _in_state(key, after.get(key)):
+            raise _another_run(workdir, f"config.{key}={before!r}", repr(after.get(key)))
     if max(steps) > num_steps:
-        differences.append((f"{max(steps):,} steps", f"{num_steps:,}"))
-    for found, wanted in differences:
-        raise UserError(
-            f"{workdir} holds a run with {found}, this command asks for {wanted}: choose another "
-            "--workdir, or the settings of that run"
-        )
+        raise _another_run(workdir, f"{max(steps):,} steps", f"{num_steps:,}")
+
+
+def check_prediction(workdir: pathlib.Path, config: ConfigDict, before: str | None) -> None:
+    """Compares model.prediction with that of a checkpoint, whose arrays do not show it.
+
+    Needed where config.json was lost. `before` is None for a checkpoint of an older version.
+    """
+    now = config.model.prediction
+    if before not in (None, now):
+        raise _another_run(workdir, f"config.model.prediction={before!r}", repr(now))
+
+
+def _another_run(workdir: pathlib.Path, found: str, wanted: str) -> UserError:
+    return UserError(
+        f"{workdir} holds a run with {found}, this command asks for {wanted}: choose another "
+        "--workdir, or the settings of that run"
+    )
 
 
 def _config_before(workdir: pathlib.Path) -> dict[str, Any]:
     """The flat config of the run in a folder; empty if there is none, or if it is damaged."""
-    try:
+    with contextlib.suppress(UserError):
         return configs.flatten(read_config(workdir))
-    except UserError:
-        return {}
+    return {}
 
 
 def _in_state(key: str, value: Any) -> Any:
@@ -195,7 +189,7 @@ def _in_state(key: str, value: Any) -> Any:
         return value > 1
     if key.startswith("model.") and not key.startswith("model.pretrained"):  # files may move
         return value
-    names = ("image_size", "optimizer.name", "loss.xy_unit", "loss.class_loss")
+    names = ("task", "image_size", "optimizer.name", "loss.xy_unit", "loss.class_loss")
     return value if key in names else None
 
 
@@ -232,11 +226,8 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
         config = configs.from_json(json.loads(path.read_text(encoding="utf-8"))["config"])
         configs.check(config)
         if not config.model.class_names:
-            raise UserError("config.model.class_names is empty")
-    except UserError as error:
-        raise UserError(f"{path} was changed: {error}; {advice}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} holds no config of a run ({type(error).__name__}): {advice}"
-        ) from error
+            raise ValueError("config.model.class_names is empty")
+    except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
+        found = f"{type(error).__name__}: {error}".removeprefix("UserError: ")
+        raise UserError(f"{path} is damaged or was changed ({found}): {advice}") from error
     return config
