@@ -133,6 +133,8 @@ BACKBONES: Mapping[str, Callable[..., ResNet]] = {
 
 def scale_channels(channels: int, width_multiplier: float) -> int:
     """Channels of a narrower or wider network, rounded to the nearest multiple of 8, at least 8."""
+    if width_multiplier == 1:
+        return channels
     return max(8, round(channels * width_multiplier / 8) * 8)
 
 

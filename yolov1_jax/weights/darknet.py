@@ -74,7 +74,16 @@ class Layer(NamedTuple):
     @property
     def outputs(self) -> int:
         """Channels, or outputs of a connected layer."""
-        return next(leaf.shape[-1] for leaf in self.arrays.values() if len(leaf.shape) > 1)
+        return self._kernel_shape[-1]
+
+    @property
+    def inputs(self) -> int:
+        """Channels, or inputs of a connected layer."""
+        return self._kernel_shape[-2]
+
+    @property
+    def _kernel_shape(self) -> tuple[int, ...]:
+        return next(leaf.shape for leaf in self.arrays.values() if len(leaf.shape) > 1)
 
 
 def expected_settings(backbone: str) -> dict[str, Any]:
@@ -148,8 +157,9 @@ def read_darknet(
       variables: of the network, or their shapes and dtypes.
       detection: S, K and C where the network's last layer predicts the grid, whose outputs Darknet
         has in another order.
-      partial: the file may hold only the first layers of the backbone (of the network, if that is
-        all "backbone"), or those and the last layer of a classifier, which is left out.
+      partial: the file may hold only the first layers of the network; or these and the last layer
+        of a classifier; or the whole network, for as many classes or others. The last layer of the
+        network is not read then.
 
     Returns:
       The variables with NumPy arrays, views of the file where its layout allows; those that the
@@ -158,7 +168,7 @@ def read_darknet(
     Raises:
       UserError: the size is not that of the network, or a number cannot be right.
     """
-    layers = layers_of(variables, detection, backbone_only=partial)
+    layers = layers_of(variables, None if partial else detection)
     path, header = local_file(origin), read_header(origin)
     start = struct.calcsize(header.layout)
     held, without = _held_layers(origin, os.path.getsize(path), start, layers, partial=partial)
@@ -210,36 +220,30 @@ def write_darknet(
 def _held_layers(
     origin: Any, file_size: int, start: int, layers: list[Layer], *, partial: bool
 ) -> tuple[list[Layer], str]:
-    """The layers that a file of that size holds, and a remark."""
-    at, total = start, start + 4 * sum(layer.size for layer in layers)
-    rest = f"expected {total:,} bytes for this network, found {file_size:,}"
-    for i, layer in enumerate(layers):
-        if file_size < at + 4 * layer.size:
-            classifier = _classes_of(file_size - at, layers[i - 1]) if i else None
-            if partial and i and (at == file_size or classifier):
-                return layers[:i], _without(classifier)
-            raise UserError(
-                f"{origin} ends in layer {i + 1} of {len(layers)}, {layer.name}, which needs bytes "
-                f"{at:,} to {at + 4 * layer.size:,}: {rest}"
-            )
-        at += 4 * layer.size
-    classifier = _classes_of(file_size - at, layers[-1]) if partial else None
-    if at < file_size and not classifier:
+    """The layers of a file of that size that are to be read, and a remark."""
+    ends = np.cumsum([start, *(4 * layer.size for layer in layers)]).tolist()
+    wanted = len(layers) - partial
+    held = sum(end <= file_size for end in ends[1 : wanted + 1])
+    rest = file_size - ends[held]
+    if partial and held:
+        # Of this network, or of a classifier, which reads the means of the channels.
+        for inputs in [layers[-1].inputs] * (held == wanted) + [layers[held - 1].outputs]:
+            outputs, remainder = divmod(rest, 4 * (inputs + 1))
+            if remainder == 0:
+                without = f", without a last layer of {outputs:,} outputs" if outputs else ""
+                return layers[:held], without
+    elif not partial and held == wanted and rest == 0:
+        return layers, ""
+    found = f"expected {ends[-1]:,} bytes for this network, found {file_size:,}"
+    if held == wanted:
         raise UserError(
-            f"{origin} has {file_size - at:,} bytes more after its last layer, {layers[-1].name}, "
-            f"which ends at byte {at:,}: {rest}"
+            f"{origin} has {rest:,} bytes more after layer {held} of {len(layers)}, "
+            f"{layers[held - 1].name}, which ends at byte {ends[held]:,}: {found}"
         )
-    return layers, _without(classifier)
-
-
-def _classes_of(num_bytes: int, last: Layer) -> int | None:
-    """The number of classes if so many bytes are the last layer of a classifier, else None."""
-    classes, rest = divmod(num_bytes, 4 * (last.outputs + 1))
-    return classes if rest == 0 and classes > 0 else None
-
-
-def _without(classes: int | None) -> str:
-    return f", without the last layer of a classifier of {classes:,} classes" if classes else ""
+    raise UserError(
+        f"{origin} ends in layer {held + 1} of {len(layers)}, {layers[held].name}, which needs "
+        f"bytes {ends[held]:,} to {ends[held + 1]:,}: {found}"
+    )
 
 
 def _axes(num_axes: int, header: Header) -> tuple[int, ...]:

@@ -25,6 +25,12 @@ _OPTIONS: dict[str, dict[str, str]] = {
 }
 _ACTIVATIONS = ("leaky", "linear", "logistic", "relu")
 _CLASSIFIER = ("avgpool", "softmax", "cost")  # the end of one, without weights
+# examples/yolo.c has these names for every network of 20 classes.
+_VOC_NAMES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
 _SHORT = {"network": "net", "conv": "convolutional", "max": "maxpool", "conn": "connected"}
 _SHORT |= {"avg": "avgpool", "soft": "softmax"}
 
@@ -148,6 +154,7 @@ def detector_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
         "model.layers": layers,
         "model.grid_size": side,
         "model.boxes_per_cell": num,
+        "model.class_names": _VOC_NAMES if classes == len(_VOC_NAMES) else None,
         "model.pixel_mean": (half,) * 3,
         "model.pixel_std": (1 - half,) * 3,
         "model.prediction": "darknet" if detection.get("sqrt", int, 0) else "raw",
