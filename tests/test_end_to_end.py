@@ -69,14 +69,14 @@ def test_interrupted_again_and_again_it_ends_like_a_run_never_interrupted(
     assert interrupted(r"os\.mkdir .*/3\.orbax-checkpoint-tmp$") == []
     assert rows(workdir)[-1]["step"] == 2
     # In the middle of an evaluation. Checkpoint 3 may still be on its way to the disk.
-    assert interrupted(r"open .*/jit_predict_step-") in ([], [3])
+    assert interrupted(r"open .*/jit_evaluation_step-") in ([], [3])
     assert rows(workdir)[-1]["step"] == 6
     # In the middle of writing a checkpoint: it has not got its name. The evaluation has its row.
     assert interrupted(r"os\.rename .*/checkpoints/6$") == [3]
     assert (workdir / "checkpoints" / "6.orbax-checkpoint-tmp").is_dir()
     assert "eval" in [row["split"] for row in rows(workdir)]
     # Stopped in the middle of an evaluation, which is given up: the next start makes up for it.
-    assert interrupted(r"open .*/jit_predict_step-", "SIGTERM") == [3, 6]
+    assert interrupted(r"open .*/jit_evaluation_step-", "SIGTERM") == [3, 6]
     # Stopped while a checkpoint is written: one step more is done, and saved.
     assert interrupted(r"os\.mkdir .*/9\.orbax-checkpoint-tmp$", "SIGINT")[-1] in (10, 11)
     # After the last checkpoint, while an older one is deleted.

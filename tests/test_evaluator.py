@@ -147,6 +147,7 @@ def test_summary():
     there = ["mAP", "AP50", "AP75", "AP_small", "AR1", "AR10", "AR100", "AR_small"]
     absent = ["AP_medium", "AP_large", "AR_medium", "AR_large"]
     assert coco == dict.fromkeys(there, pytest.approx(0.5)) | dict.fromkeys(absent)
+    box = [0, 0.5, 1, 1, 9, 9]  # label, score, corners
     counts = {"num_images": 3, "num_objects": 2, "num_difficult": 1, "splits": ["a:b"]}
     fingerprint = annotations.fingerprint()
     assert summary == {
@@ -158,5 +159,6 @@ def test_summary():
         "protocols": {"voc07": half, "voc10": half},
         "evaluation_set": {"source": "folder", **counts, "fingerprint": fingerprint},
         "notes": ["1 images left out, image is empty: d"],
+        "examples": {"0": [box], "1": [box], "2": []},
     }
     json.dumps(summary, allow_nan=False)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from yolov1_jax.config import UserError
-from yolov1_jax.data.dataset import Record
+from yolov1_jax.data.dataset import Annotations, GroundTruth, Record
+from yolov1_jax.data.object_windows import ObjectWindows
 from yolov1_jax.data.pipeline import eval_batches, train_batches
 from yolov1_jax.data.transforms import Augmentation, resize_image
 
@@ -39,6 +40,17 @@ class GreySource:
         boxes_xyxy = np.array([[3, 4, 18, 14], [6, 4, 27, 8]]) * [[1, height / 20] * 2]
         objects = boxes_xyxy, np.array([1, 0], np.int32), np.array([False, True])
         return Record(image, f"set/{index}", *(values[:count] for values in objects))
+
+
+class GreyTable(GreySource):
+    """With annotations."""
+
+    def annotations(self, limit=None):
+        records = [self[i] for i in range(len(self))]
+        sizes = [record.image.shape[:2] for record in records]
+        truths = [GroundTruth(*record[2:]) for record in records]
+        ids = [record.image_id for record in records]
+        return Annotations.build(self.class_names, ids, sizes, truths)
 
 
 class UnpicklableError(Exception):
@@ -248,3 +260,34 @@ def test_workers_outlive_ctrl_c_and_end_with_their_parent(tmp_path, how, status)
     assert len(workers) == 2  # and no error is printed
     while any(worker.exists() for worker in workers):
         time.sleep(0.1)
+
+
+def test_a_batch_of_windows_has_the_objects_labels():
+    windows = ObjectWindows(GreyTable(9))  # 6 objects: one in images 1, 4, 7, one easy in 2, 5, 8
+    batches = take(windows, 6, augmentation=PLAIN)
+    assert {name: (array.shape, array.dtype.name) for name, array in batches[0].items()} == {
+        "image": ((4, 32, 32, 3), "uint8"),
+        "labels": ((4,), "int32"),
+        "index": ((4,), "int32"),
+    }
+    levels = [10 * image for image in windows.images]
+    for batch in batches:
+        assert batch["labels"].tolist() == [1] * 4
+        for image, index in zip(batch["image"], batch["index"], strict=True):
+            assert image[-1, -1].tolist() == [levels[index]] * 3
+    assert {int(i) for batch in batches for i in batch["index"]} == set(range(6))
+    rows = [row for batch in evaluate(windows) for row in zip(*batch.values(), strict=True)]
+    assert [int(index) for _, index in rows] == [*range(6), -1, -1]
+    assert [int(image[-1, -1, 0]) for image, _ in rows] == [*levels, 0, 0]
+
+
+def test_batches_of_windows_are_a_function_of_the_step():
+    windows = ObjectWindows(GreyTable(9), margin=0.5)
+    crops = Augmentation(window_area=0.1)
+    batches = take(windows, 3, augmentation=crops)
+    (again,) = take(windows, 1, start_step=2, augmentation=crops)
+    for name, array in again.items():
+        np.testing.assert_array_equal(array, batches[2][name])
+    others = take(windows, 3, augmentation=Augmentation(window_area=1.0))
+    assert [one["index"].tolist() for one in others] == [one["index"].tolist() for one in batches]
+    assert any((a["image"] != b["image"]).any() for a, b in zip(batches, others, strict=True))

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from tiny_run import random_state, tiny_config
+from tiny_run import random_state, save_run, tiny_config
 
 from yolov1_jax import config as configs
 from yolov1_jax.config import UserError
@@ -115,3 +115,26 @@ def test_a_state_from_a_backbone(tmp_path, capsys):
         jax.tree.map(np.testing.assert_array_equal, found, wanted)
     assert int(optax.tree.get(state.opt_state, "num_updates")) == 0
     assert f"from {path} (sha256 " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_a_state_from_a_run(tmp_path, task):
+    """Its best checkpoint's backbone, with the averaged weights."""
+    trained = tiny_config(task=task, optimizer__ema_decay=0.9, model__class_names=("cat", "dog"))
+    save_run(tmp_path, {5: 0.75, 6: 0.5}, trained)
+    best = random_state(trained, seed=5)
+    average = averaged_weights(best.opt_state, None)["backbone"]
+    # A config whose files would be Darknet's.
+    config = tiny_config(model__pretrained=str(tmp_path), model__pretrained_format="darknet")
+    check_pretrained(config)
+    before, setup = random_state(config, seed=2), Setup(config)
+    state = with_pretrained(before, config, setup.optimizer, setup.replicated)
+    for found, wanted in (
+        (state.params["backbone"], average),
+        (state.batch_stats["backbone"], best.batch_stats["backbone"]),
+        (state.params["head"], before.params["head"]),
+    ):
+        jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    for key, value in (("model.backbone", "resnet34"), ("model.pixel_mean", (0.5, 0.5, 0.5))):
+        with pytest.raises(UserError, match=f"set config.{key} to "):
+            check_pretrained(configs.replace(config, key, value))

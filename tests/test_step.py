@@ -14,7 +14,10 @@ from yolov1_jax.training.optimizer import build_optimizer
 from yolov1_jax.training.sharding import batch_sharding, data_mesh, replicated_sharding, shard_batch
 from yolov1_jax.training.step import (
     create_train_state,
+    detection_loss,
+    finished_predictions,
     inference_variables,
+    make_evaluation_step,
     make_predict_step,
     make_train_step,
 )
@@ -24,6 +27,15 @@ from yolov1_jax.yolo.loss import yolo_loss
 
 TARGETS = {"collision": "last", "class_target": "all"}
 LOSS = {"xy_unit": "cell", "reduction": "mean"}
+
+
+def loss_of(loss=yolo_loss):
+    loss = functools.partial(loss, **LOSS)
+    return functools.partial(detection_loss, loss, boxes_per_cell=2, xy_unit="cell", **TARGETS)
+
+
+def finish_of(**options):
+    return functools.partial(finished_predictions, boxes_per_cell=2, **options)
 
 
 class TinyNet(nn.Module):
@@ -68,10 +80,7 @@ def optimizer_of(name="sgd", learning_rate=0.1, **options):
 
 
 def step_of(optimizer, details=False, **jit_options):
-    step = make_train_step(
-        MODEL, optimizer, target_options=TARGETS, loss_options=LOSS, details=details
-    )
-    return jax.jit(step, **jit_options)
+    return jax.jit(make_train_step(MODEL, optimizer, loss_of(), details=details), **jit_options)
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +146,9 @@ class DropNet(TinyNet):
 
 def test_dropout_is_a_function_of_the_step_and_the_loss_may_be_darknets():
     model, optimizer, batch = DropNet(), optimizer_of(), batch_of()
-    options = {"target_options": TARGETS, "loss_options": {"prediction": "darknet", **LOSS}}
+    loss = loss_of(darknet_loss)
     jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    step = jit(make_train_step(model, optimizer, dropout_seed=0, details=True, **options))
+    step = jit(make_train_step(model, optimizer, loss, dropout_seed=0, details=True))
     state = create_train_state(jax.random.key(0), model=model, optimizer=optimizer, image_size=8)
     after, metrics = step(state, batch)
     _, again = step(state, batch)
@@ -202,7 +211,7 @@ def test_prediction_normalises_with_the_running_statistics(sgd_step):
     state, batch = new_state(optimizer_of()), batch_of()
     for _ in range(2):
         state, _ = sgd_step(state, batch)
-    predict = jax.jit(make_predict_step(MODEL))
+    predict = jax.jit(make_predict_step(MODEL, finish_of()))
     variables = inference_variables(state)
     together = predict(variables, batch["image"])
     # What an image gives does not depend on its company.
@@ -213,17 +222,28 @@ def test_prediction_normalises_with_the_running_statistics(sgd_step):
     assert_close(together, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_an_evaluation_has_the_loss_of_each_image():
+    variables, batch = inference_variables(new_state(optimizer_of())), batch_of(4)
+    step = make_evaluation_step(MODEL, loss_of(), finish_of(), loss_scale=3.0)
+    predictions, losses = jax.jit(step)(variables, batch)
+    raw, loss_function = MODEL.apply(variables, batch["image"], train=False), jax.jit(loss_of())
+    assert_close(predictions, finish_of()(raw), rtol=1e-5, atol=1e-6)
+    for i in range(4):
+        loss = loss_function(raw[i : i + 1], {name: part[[i]] for name, part in batch.items()})
+        np.testing.assert_allclose(losses["loss"][i], 3 * loss.total, rtol=1e-4)
+        np.testing.assert_allclose(losses["loss/xy"][i], 3 * loss.terms["xy"], rtol=1e-4)
+
+
 def test_predictions_are_finished():
     variables = inference_variables(new_state(optimizer_of()))
     images = batch_of()["image"]
-    raw = make_predict_step(MODEL)(variables, images)
-    softmax = make_predict_step(MODEL, class_loss="softmax")(variables, images)
+    raw = make_predict_step(MODEL, finish_of())(variables, images)
+    softmax = make_predict_step(MODEL, finish_of(class_loss="softmax"))(variables, images)
     powers = np.exp(np.asarray(raw.class_scores, np.float64))
     expected = powers / powers.sum(-1, keepdims=True)
     np.testing.assert_allclose(softmax.class_scores, expected, rtol=1e-5)
     assert_close(softmax[:2], raw[:2], rtol=0, atol=0)  # boxes and confidence stay
-    sigmoid = make_predict_step(
-        MODEL, prediction="sigmoid", xy_unit="cell", class_loss="bernoulli"
-    )(variables, images)
+    finish = finish_of(prediction="sigmoid", xy_unit="cell", class_loss="bernoulli")
+    sigmoid = make_predict_step(MODEL, finish)(variables, images)
     for found, logits in zip(sigmoid, raw, strict=True):
         np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), rtol=1e-5)

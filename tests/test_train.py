@@ -49,7 +49,7 @@ def _quick_compilation():
     """A small backbone, and one compilation for all runs of the same network and optimizer."""
     setups, real = {}, build.Setup
 
-    def setup(config, num_images):
+    def setup(config, num_images=1):
         key = (repr(configs.replace(config, "seed", 0)), num_images)
         if key not in setups:
             setups[key] = real(config, num_images)
@@ -131,9 +131,22 @@ def test_crashed_and_stopped_it_ends_like_a_run_never_interrupted(whole, tmp_pat
     assert checkpoint_steps(workdir) == [3, 6, 7]
     assert train(workdir) == 0
     assert_same_run(workdir, whole)
-    # The mAP made up for is with its checkpoint, where the best is looked up.
+    # The score made up for is with its checkpoint, where the best is looked up.
     for folder in (workdir, whole):
-        assert '"mAP": null' not in (folder / "checkpoints/6/metrics/metrics").read_text()
+        assert "null" not in (folder / "checkpoints/6/metrics/metrics").read_text()
+
+
+@pytest.mark.slow
+def test_classification_is_continued_like_detection(tmp_path):
+    classification = {"task": "classification", "train.num_steps": 6, "train.eval_every_steps": 3}
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train(whole, classification)
+    with interrupted(signal.SIGTERM):
+        assert train(run, classification) == 143
+    assert train(run, classification) == 0
+    assert_same_run(run, whole)
+    found = [row["top1"] for row in rows(whole) if row["split"] == "eval"]
+    assert found == [evaluations(whole)[name]["top1"] for name in ("3.json", "6.json")]
 
 
 def test_a_damaged_checkpoint_and_a_run_that_is_finished(whole, finished, caplog):
@@ -149,7 +162,20 @@ def test_a_damaged_checkpoint_and_a_run_that_is_finished(whole, finished, caplog
     train(finished)
     assert (finished / "metrics.jsonl").read_bytes() == before
     assert_same_run(finished, whole)
-    assert len(list((finished / "report").glob("*"))) == 5
+    assert (finished / "report" / "losses.png").is_file()
+
+
+def test_the_loss_of_an_evaluation_and_the_first_batch_are_kept(whole):
+    evaluated = [row for row in rows(whole) if row["split"] == "eval"]
+    trained = [row for row in rows(whole) if row["split"] == "train"]
+    assert [row["step"] for row in evaluated] == [6, 12]
+    for row in evaluated:
+        terms = {name for name in row if name.startswith("loss/")}
+        assert terms == {name for name in trained[0] if name.startswith("loss/")}
+        assert row["loss"] == pytest.approx(sum(row[name] for name in terms))
+        assert 0.1 < row["loss"] / trained[-1]["loss"] < 10  # in the same unit
+    assert (whole / "report" / "first_batch.png").is_file()
+    assert (whole / "report" / "report.html").is_file()
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_spoils_nothing(whole, finished):
@@ -164,6 +190,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_spoils_nothing(whole, finish
         assert_same_arrays(finished, whole, step)
     train(finished)
     assert_same_run(finished, whole)
+
+
+def test_a_checkpoint_knows_the_meaning_of_its_predictions(finished):
+    """Neither its arrays nor, when it is lost, config.json say that they are of another run."""
+    (finished / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config\.model\.prediction='raw'"):
+        train(finished, {"model.prediction": "sigmoid"})
 
 
 def test_another_seed_is_another_run(whole, tmp_path):

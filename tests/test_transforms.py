@@ -381,3 +381,45 @@ def test_parts_of_a_mosaic_cover_the_image_once():
         counts[top:bottom, left:right] += 1
     assert (counts == 1).all()
     assert transforms.mosaic_rectangles((0.3, 0.7), 64)[1].tolist() == [19, 0, 64, 45]
+
+
+@pytest.mark.parametrize("aspect", [1.0, 3.0, 0.25])
+def test_the_parts_of_a_window_have_the_area_and_the_ratio(aspect):
+    """Of a window of `aspect` by 1: area and ratio of the part in pixels, and its place."""
+    numbers = np.random.default_rng(0).random((300, 10, 4))
+    parts = np.array([transforms.resized_crop(each, 0.08, 4 / 3, aspect) for each in numbers])
+    width, height = (parts[:, 2:] - parts[:, :2]).T
+    assert parts.min() >= 0
+    assert parts.max() <= 1 + 1e-12
+    area, ratio = width * height, width * aspect / height
+    cut = area < 1 - 1e-9
+    assert cut.mean() > 0.9
+    largest = min(1, 4 / 3 * min(aspect, 1 / aspect))  # that fits
+    assert 0.08 <= area.min() < 0.09
+    assert 0.9 * largest < area[cut].max() <= largest
+    assert 0.75 - 1e-9 <= ratio[cut].min() < 0.8 < 1.25 < ratio[cut].max() <= 4 / 3 + 1e-9
+
+
+def test_the_first_part_that_fits_is_taken_or_the_whole():
+    wide, narrow = [0.95, 1.0, 0.5, 0.5], [0.2, 0.5, 1.0, 0.0]  # area, ratio, place
+    part = transforms.resized_crop(np.array([wide, narrow]), 0.0, 4 / 3, 1.0)
+    side = 0.2**0.5
+    np.testing.assert_allclose(part, [1 - side, 0, 1, side])
+    assert transforms.resized_crop(np.array([wide]), 0.0, 4 / 3, 1.0).tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_window_is_cut_out_by_the_warp(flip):
+    """At its own size, no pixel is interpolated."""
+    image, window = noise(40, 60), np.array([8.0, 2.0, 40.0, 34.0])
+    expected = image[2:34, 8:40]
+    np.testing.assert_array_equal(transforms.resize_window(image, window, 32), expected)
+    parameters = only(flip_scale_shift(flip, 1.0, (0.0, 0.0)))
+    none = Augmentation(enabled=False)
+    shown = transforms.augment_window(image, window, parameters, np.zeros((1, 4)), 32, none)
+    np.testing.assert_array_equal(shown, expected[:, ::-1] if flip else expected)
+    # A quarter of the window, in its lower right corner, enlarged twice.
+    corner, quarter = np.array([[0.25, 0.5, 1.0, 1.0]]), Augmentation(window_area=0.0)
+    shown = transforms.augment_window(image, window, only(), corner, 32, quarter)
+    corner_window = np.array([24.0, 18.0, 40.0, 34.0])
+    np.testing.assert_array_equal(shown, transforms.resize_window(image, corner_window, 32))

@@ -16,22 +16,32 @@ from yolov1_jax import config as configs
 from yolov1_jax.data.pipeline import train_batches
 from yolov1_jax.data.summary import print_summary, summarise
 from yolov1_jax.data.transforms import Augmentation
-from yolov1_jax.evaluation.evaluator import PROTOCOLS, QUICK_PROTOCOLS, Evaluator, Result
+from yolov1_jax.evaluation.accuracy import EVALUATORS, AnyResult
+from yolov1_jax.evaluation.evaluator import PROTOCOLS, QUICK_PROTOCOLS
 from yolov1_jax.training import build, run_folder
 from yolov1_jax.training.checkpoint import Checkpoints
 from yolov1_jax.training.metrics import (
+    SCORES,
     Clock,
     LossWindow,
     MetricWriter,
     check_finite_state,
     evaluations_without_improvement,
     read_metrics,
+    score_name,
 )
 from yolov1_jax.training.preemption import StopSignal
 from yolov1_jax.training.pretrained import check_pretrained, with_pretrained
 from yolov1_jax.training.sharding import agreed, shard_batch, start_devices
 from yolov1_jax.training.step import TrainState, inference_variables
-from yolov1_jax.visualization.report import ap_table, report_result
+from yolov1_jax.visualization.classification import report_run, result_table
+from yolov1_jax.visualization.report import write_first_batch
+
+# What to do with a run, by config.task.
+_NEXT = {
+    "detection": "yolov1 predict --workdir={} IMAGE_OR_FOLDER",
+    "classification": "yolov1 train --config=CONFIG --config.model.pretrained={}",
+}
 
 
 def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> int:
@@ -69,17 +79,9 @@ def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
     config = configs.replace(config, "model.class_names", tuple(train_source.class_names))
     eval_source = build.open_split(config, "eval")
     annotations = eval_source.annotations()
-    # A sample stands for the endless synthetic training set.
-    limit = 2000 if config.data.source == "synthetic" else None
     summaries = {
-        "train": summarise(
-            train_source,
-            config.model.grid_size,
-            min_relative_area=config.data.augmentation.min_area / config.image_size**2,
-            train_difficult=config.data.train_difficult,
-            limit=limit,
-        ),
-        "eval": summarise(eval_source, config.model.grid_size),
+        "train": summarise(train_source, **build.summary_options(config, "train")),
+        "eval": summarise(eval_source, **build.summary_options(config, "eval")),
     }
     max_objects = max(1, *(summary.most_objects for summary in summaries.values()))
 
@@ -94,6 +96,7 @@ def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
         restored = checkpoints.restore_latest(setup.abstract_state())
         if restored is not None:
             state, meta = restored
+            run_folder.check_prediction(workdir, config, meta.get("prediction"))
         else:
             state = setup.create_state(jax.random.key(config.seed))
             state = with_pretrained(state, config, setup.optimizer, setup.replicated)
@@ -127,16 +130,16 @@ def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
             ) as writer,
         ):
 
-            def evaluate(state: TrainState, step: int, *, final: bool) -> Result | None:
+            def evaluate(state: TrainState, step: int, *, final: bool) -> AnyResult | None:
                 """Evaluates a state; writes eval/<step>.json and a row. None if it was stopped."""
-                evaluator = Evaluator(
+                evaluator = EVALUATORS[config.task](
                     annotations,
                     protocol=config.eval.protocol,
                     protocols=PROTOCOLS if final else QUICK_PROTOCOLS,
-                    **build.select_options(config),
+                    **build.evaluator_options(config),
                 )
                 variables = inference_variables(state)
-                for row in setup.predictions(variables, eval_source, writer.track):
+                for row in setup.predictions(variables, eval_source, annotations, writer.track):
                     if stop.received():
                         return None
                     evaluator.update(*row)
@@ -170,7 +173,7 @@ def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
                 stopping = result is None
                 if result is not None:
                     meta = {**meta, "evaluation_due": False}
-                    checkpoints.save(step, state, meta, mean_ap=result.evaluation.mean_ap)
+                    checkpoints.save(step, state, meta, score=result.score)
             complete = step >= num_steps or no_longer_better()
             if not complete and not stopping:
                 writer.print("compiling the train step")
@@ -179,6 +182,8 @@ def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
             while not complete and not stopping:
                 batch = next(batches)
                 index = batch.pop("index")
+                if step == 0 and is_main and config.task == "detection":
+                    write_first_batch(workdir / "report" / "first_batch.png", batch, config)
                 state, metrics = setup.train_step(state, shard_batch(batch, setup.over_batch))
                 step += 1
                 clock.count(config.train.batch_size)
@@ -220,13 +225,15 @@ def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
                 # A stop must be quick: the next run makes up for the evaluation.
                 due = evaluate_now and stopping
                 meta = {"window": dataclasses.asdict(window), "evaluation_due": due}
-                mean_ap = None if result is None else result.evaluation.mean_ap
-                checkpoints.save(step, state, meta, mean_ap=mean_ap)
+                meta["prediction"] = config.model.prediction
+                score = None if result is None else result.score
+                checkpoints.save(step, state, meta, score=score)
                 if evaluate_now and not stopping and no_longer_better():
-                    writer.print(f"no better mAP in {config.train.patience} evaluations: complete")
+                    better = f"better {SCORES[config.task]} in {config.train.patience} evaluations"
+                    writer.print(f"no {better}: complete")
                     complete = True
                 clock.restart()
-            if not stopping and (result is None or len(result.evaluations) < len(PROTOCOLS)):
+            if not stopping and (result is None or not result.is_complete):
                 # The run was complete before this command, or its last evaluation was a quick one.
                 result = evaluate(state, step, final=True)
             checkpoints.wait()
@@ -237,14 +244,21 @@ def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
                 return stop.exit_code
             best = checkpoints.best_step()
             if is_main:
-                report_result(workdir, result, eval_source, run_folder.metrics_path(workdir))
+                report_run(
+                    workdir,
+                    result,
+                    eval_source,
+                    run_folder.metrics_path(workdir),
+                    config=config,
+                    step=step,
+                )
     if is_main:
-        _conclude(workdir, result, step, best, time.perf_counter() - start)
+        _conclude(config, workdir, result, step, best, time.perf_counter() - start)
     return 0
 
 
 def _write_result(
-    workdir: pathlib.Path, config: ConfigDict, result: Result, step: int, writer: MetricWriter
+    workdir: pathlib.Path, config: ConfigDict, result: AnyResult, step: int, writer: MetricWriter
 ) -> None:
     splits = configs.split_list(config.data.eval)
     summary = result.summary(source=config.data.source, splits=splits, step=step)
@@ -252,17 +266,20 @@ def _write_result(
     # A run that continues here, or that was complete, may have its row already.
     rows = read_metrics(run_folder.metrics_path(workdir))
     if not any(row["split"] == "eval" and row["step"] == step for row in rows):
-        ap_by_class = {f"ap/{name}": ap for name, ap in summary["ap"].items()}
-        row = {"mAP": summary["mAP"], "protocol": result.protocol, **ap_by_class}
-        writer.write("eval", step, row)
+        writer.write("eval", step, result.row())
 
 
 def _conclude(
-    workdir: pathlib.Path, result: Result, step: int, best_step: int | None, seconds: float
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    result: AnyResult,
+    step: int,
+    best_step: int | None,
+    seconds: float,
 ) -> None:
     """Prints the result, where everything is, and what to do next."""
     console = Console()
-    console.print(ap_table(result.evaluation, step=step))
+    console.print(result_table(result, step=step))
     checkpoints = run_folder.checkpoints_dir(workdir)
     places = {
         "pictures": workdir / "report",
@@ -277,9 +294,10 @@ def _conclude(
     rows = read_metrics(run_folder.metrics_path(workdir))
     best = [row for row in rows if row["split"] == "eval" and row["step"] == best_step]
     if best:
-        row = best[-1]
-        lines.append(f"{'best mAP':13}{row['mAP']:.1%} ({row['protocol']}) at step {best_step:,}")
+        row, name = best[-1], score_name(best[-1])
+        protocol = f" ({row['protocol']})" if "protocol" in row else ""
+        lines.append(f"{f'best {name}':13}{row[name]:.1%}{protocol} at step {best_step:,}")
     lines.append(f"{'time':13}{datetime.timedelta(seconds=round(seconds))}")
-    lines.append(f"{'next':13}yolov1 predict --workdir={shlex.quote(str(workdir))} IMAGE_OR_FOLDER")
+    lines.append(f"{'next':13}{_NEXT[config.task].format(shlex.quote(str(workdir)))}")
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

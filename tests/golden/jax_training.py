@@ -37,13 +37,7 @@ class JaxTraining:
         variables = fixed_variables(model, batch_of(case, 0, dtype)["image"])
         opt_state = optimizer.init(variables["params"])
         self.state = TrainState(step=jnp.zeros([], jnp.int32), opt_state=opt_state, **variables)
-        step = make_train_step(
-            model,
-            optimizer,
-            target_options=TARGET_OPTIONS,
-            loss_options=LOSS_OPTIONS,
-            details=True,
-        )
+        step = make_train_step(model, optimizer, build.loss_function(CONFIG), details=True)
         self._step = jax.jit(step, donate_argnums=0)
 
     def step(self) -> dict[str, float]:

@@ -17,14 +17,19 @@ import numpy as np
 from yolov1_jax.config import UserError
 from yolov1_jax.data.dataset import Source
 from yolov1_jax.data.loader import Batch, Batches
+from yolov1_jax.data.object_windows import WindowSource
 from yolov1_jax.data.transforms import (
     Augmentation,
     Parameters,
     augment,
+    augment_window,
     mosaic_rectangles,
     resize_image,
+    resize_window,
     sample_parameters,
 )
+
+_NUM_CROPS = 10  # tries of `resized_crop`
 
 
 def train_batches(
@@ -61,13 +66,14 @@ def train_batches(
     Returns:
       An iterator, to be closed. A batch is a dict of image uint8 [B, H, W, 3]; boxes_xyxy float32
       [B, M, 4] in [0, 1] of the image, labels int32 [B, M] and valid bool [B, M], all of them zero
-      after the last object; index int32 [B], the image's place in the source.
+      after the last object; index int32 [B], the image's place in the source. A batch of a
+      `WindowSource` has image, labels int32 [B] and index.
 
     Raises:
       UserError: the source is empty; from `next`, an image cannot be read.
       RuntimeError: from `next`, an image fails in another way.
     """
-    row = functools.partial(
+    row: Callable[..., Batch] = functools.partial(
         _train_row,
         source,
         image_size,
@@ -76,6 +82,8 @@ def train_batches(
         train_difficult,
         math.inf if plain_from_step is None else plain_from_step * batch_size,
     )
+    if isinstance(source, WindowSource):
+        row = functools.partial(_window_row, source, image_size, augmentation)
     dataset = (
         grain.MapDataset.range(_checked_length(source))
         .seed(seed)
@@ -148,6 +156,7 @@ class Sample(NamedTuple):
 
     parts: tuple[tuple[int, Parameters], ...]  # one image of the source, or the four of a mosaic
     cut: tuple[float, float]  # where those four meet, relative x and y
+    crops: np.ndarray  # [10, 4] in [0, 1], see `resized_crop`
 
 
 def _sample(
@@ -161,7 +170,7 @@ def _sample(
     )
     if augmentation.enabled and chance < augmentation.mosaic_probability:
         parts += [(int(other), sample_parameters(rng, augmentation)) for other in others]
-    return Sample(tuple(parts), (x, y))
+    return Sample(tuple(parts), (x, y), rng.random((_NUM_CROPS, 4)))
 
 
 def _train_row(
@@ -204,10 +213,28 @@ def _train_row(
     }
 
 
+def _window_row(
+    source: WindowSource, image_size: int, augmentation: Augmentation, _: int, sample: Sample
+) -> Batch:
+    index, parameters = sample.parts[0]
+    record = source[index]
+    window = record.boxes_xyxy[0]
+    return {
+        "image": augment_window(
+            record.image, window, parameters, sample.crops, image_size, augmentation
+        ),
+        "labels": record.labels[0],
+        "index": np.array(index, np.int32),
+    }
+
+
 def _eval_row(source: Source, image_size: int, resize: str, index: int) -> Batch:
     if index >= len(source):
         dtype = np.float32 if resize == "darknet" else np.uint8
         image, index = np.zeros((image_size, image_size, 3), dtype), -1
+    elif isinstance(source, WindowSource):
+        record = source[index]
+        image = resize_window(record.image, record.boxes_xyxy[0], image_size)
     else:
         image = resize_image(source[index].image, image_size, resize)
     return {"image": image, "index": np.array(index, np.int32)}

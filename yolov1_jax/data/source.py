@@ -6,18 +6,16 @@ images of the splits, and `AnnotatedImages` reads and checks them.
 
 import collections
 import contextlib
-import functools
 import hashlib
 import os
-import pathlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from yolov1_jax.config import UserError, local_path
-from yolov1_jax.data import coco_json, voc_folder, yolo_txt
+from yolov1_jax.data import coco_json, image_folder, voc_folder, yolo_txt
 from yolov1_jax.data.annotated_images import AnnotatedImages, ListedImage
-from yolov1_jax.data.dataset import Report, Source, UnusableFile, shortened
+from yolov1_jax.data.dataset import Report, Source, UnusableFile, first_of, shortened
 from yolov1_jax.data.own_folder import (
     SPLITS,
     Found,
@@ -30,7 +28,7 @@ from yolov1_jax.data.own_folder import (
 )
 from yolov1_jax.data.synthetic import SyntheticSource
 
-FORMATS = ("auto", "voc", "yolo", "coco")
+FORMATS = ("auto", "voc", "yolo", "coco", "classes")
 
 
 def open_source(
@@ -89,31 +87,29 @@ def open_folder(
     unannotated: str = "skip",
     images_required: bool = True,
 ) -> AnnotatedImages:
-    """Opens splits of own data in a folder.
-
-    Images are sorted by their ids and classes by their names: the same in every format.
+    """Opens splits of own data in a folder, images sorted by their ids, classes by their names.
 
     A data set without a "val" gets one from its training images: those whose id has a SHA-256 below
     `eval_fraction` of the largest, at least one. An image keeps its place when others are added.
 
     Args:
-      root: the folder, or a data.yaml or an annotations JSON in it.
       splits: "train", "val" (or "valid", "validation"), "test" or "all". Or, of folders of the VOC
-        devkit, DATASET:SET+SET, whose images stay in the order of the lists; see `list_voc`.
+        devkit, DATASET:SET+SET, whose images stay in the order of the lists.
       class_names: index = label; None for those that the data set states, or has objects of.
-      data_format: "voc", "yolo", "coco"; "auto" finds it out.
+      data_format: "voc", "yolo", "coco"; "auto" finds it out. Or "classes", of `image_folder`.
       eval_fraction: part of the images, for a data set without a "val".
-      unknown_classes: whether objects of other classes are an error ("refuse"), or left out
-        ("skip").
-      unannotated: whether images without an annotation file are left out ("skip"), or "background".
-        It is for VOC; YOLO text without a file of labels is background in any case.
+      unknown_classes: "refuse" objects of other classes, or "skip" them.
+      unannotated: "skip" images without an annotation file, or take them as "background"; in YOLO
+        text they are background in any case.
       images_required: False also takes annotations without an image, to evaluate detections.
 
     Raises:
       UserError: whatever is wrong with the data.
     """
-    chosen, report = _list_folder(root, splits, data_format, eval_fraction)
+    folder = _folder(root)
+    chosen, report = _list_folder(folder, splits, data_format, eval_fraction)
     return AnnotatedImages(
+        folder,
         chosen.images,
         report,
         chosen.class_names if class_names is None else class_names,
@@ -121,13 +117,14 @@ def open_folder(
         unknown_classes=unknown_classes,
         unannotated=unannotated,
         images_required=images_required,
-        where=f"{', '.join(splits)} of {root}",
+        splits=", ".join(splits),
     )
 
 
 def splits_of_folder(root: str | os.PathLike[str], data_format: str = "auto") -> list[str]:
     """The names of the splits that `open_folder` has of a folder; UserError as there."""
-    found = _with_val(_find_format(*_files(root), data_format))
+    folder = _folder(root)
+    found = _with_val(_find_format(folder, files_below(folder), data_format), folder)
     return [split for split in SPLITS if split in found.splits]
 
 
@@ -140,69 +137,74 @@ def class_names_of_folder(
       UserError: as `open_folder`.
     """
     whole = {f"{one.partition(':')[0]}:all" if ":" in one else "all" for one in splits}
-    chosen, _ = _list_folder(root, sorted(whole), data_format)
-    return chosen.class_names or _class_names_of(chosen.images)
+    chosen, _ = _list_folder(_folder(root), sorted(whole), data_format)
+    return chosen.class_names or _class_names_of(_folder(root), chosen.images)
+
+
+def _folder(root: str | os.PathLike[str]) -> str:
+    folder = os.path.abspath(local_path(root))
+    if not os.path.isdir(folder):
+        raise UserError(f"expected a folder of images and annotations at {folder}, found none")
+    return folder
 
 
 def _list_folder(
-    root: str | os.PathLike[str],
-    wanted: Sequence[str],
-    data_format: str,
-    eval_fraction: float = 0.2,
+    folder: str, wanted: Sequence[str], data_format: str, eval_fraction: float = 0.2
 ) -> tuple[Split, Report]:
     """The images of the wanted splits, and a report that says where they come from."""
-    if data_format in ("auto", "voc") and any(":" in split for split in wanted):
-        folder = os.path.abspath(local_path(root))
-        report = Report()
-        parts = [voc_folder.list_voc(folder, split, report) for split in wanted]
-        return Split([image for part in parts for image in part]), report
-    folder, files = _files(root)
+    files, of_lists = files_below(folder), any(":" in split for split in wanted)
+    data_format = "voc" if of_lists and data_format == "auto" else data_format
     whole = _find_format(folder, files, data_format)
-    found = _with_val(whole, eval_fraction)
+    found = _with_val(whole, folder, eval_fraction)
     report = found.report
-    names = [split_of_name(name) or name for split in wanted for name in split.split("+")]
-    ids = collections.Counter(image_id(file) for file in files if has_extension(file))
-    known = [split for split in SPLITS if split in found.splits]
-    chosen = Split([])
-    for name in names:
-        if name not in (*known, "all"):
-            raise UserError(
-                f"expected splits among {', '.join(known)} and all, found {name!r}: the "
-                f"data in {folder} are {found.format} ({found.why})"
-            )
-        for part in found.splits if name == "all" else [name]:
-            images, classes, category_ids = found.splits[part]()
-            chosen = Split(
-                [*chosen.images, *images],
-                classes and tuple(sorted({*(chosen.class_names or ()), *classes})),
-                category_ids and {**category_ids, **(chosen.category_ids or {})},
-            )
+    report.found = f"{found.format} ({found.why})"
+    names = [name for split in wanted for name in _names_in(split)]
+    choices = found.lists if of_lists else found.splits
+    if unknown := [name for name in names if name not in (*choices, "all")]:
+        # Lists of a class ("dog_train") come last: the devkit has dozens.
+        known = sorted((key.lstrip(":") for key in choices), key=lambda one: ("_" in one, one))
+        raise UserError(
+            f"expected splits in {folder} among {first_of(known)}, found {unknown[0]!r}: the data "
+            f"are {report.found}"
+        )
+    keys = [key for name in names for key in (found.splits if name == "all" else [name])]
+    parts = [choices[key]() for key in keys]
     if "" in found.splits and "train" in names:
         for image in found.splits[""]().images:
             report.skipped["image is in no split"].append(image.image_id)
-    if {"all", known[0]} & set(names):  # once for the splits of a run
-        everything = [image for read in whole.splits.values() for image in read().images]
-        report_unused(folder, files, found.files, everything, report)
-    report.found = f"{found.format} ({found.why})"
-    # Images of the same id, in whatever splits, have their paths instead.
-    images = [
-        one._replace(image_id=pathlib.PurePath(os.path.relpath(one.path, folder)).as_posix())
-        if ids[one.image_id] > 1
-        else one
-        for one in chosen.images
-    ]
-    return chosen._replace(images=sorted(images, key=lambda image: image.image_id)), report
+
+    # Files of no split are named once, with the first split of a run.
+    first = next(one for one in SPLITS if one in found.splits)
+    reads = [*whole.splits.values()] if {"all", first} & {*names} else []
+    if of_lists:  # and lists of a class have no images that others have not
+        datasets = tuple(f"{name.partition(':')[0]}/" for name in names)
+        files = [file for file in files if file.startswith(datasets)]
+        sets = {key: key.rpartition(":")[2] for key in found.lists}
+        used = [key for key in sets if key in names or not ("_" in sets[key] or sets[key] == "all")]
+        reads = [found.lists[key] for key in used]
+    if reads:
+        report_unused(files, found.files, [one for read in reads for one in read().images], report)
+
+    images = [image for part in parts for image in part.images]
+    if not of_lists:
+        # Images of the same id, in whatever splits, have their paths instead.
+        ids = collections.Counter(image_id(file) for file in files if has_extension(file))
+        again = {one for one, count in ids.items() if count > 1}
+        images = [
+            one._replace(image_id=one.path or "") if one.image_id in again else one
+            for one in images
+        ]
+        images.sort(key=lambda image: image.image_id)
+    classes = {name for part in parts for name in part.class_names or ()}
+    numbers = {k: v for part in reversed(parts) for k, v in (part.category_ids or {}).items()}
+    return Split(images, tuple(sorted(classes)) or None, numbers or None), report
 
 
-def _files(root: str | os.PathLike[str]) -> tuple[str, list[str]]:
-    """The folder of a data set and its files; a file stands for all of its kind."""
-    path = os.path.abspath(local_path(root))
-    folder, given = os.path.split(path) if os.path.isfile(path) else (path, "")
-    if not os.path.isdir(folder):
-        raise UserError(f"expected a folder of images and annotations at {path}, found none")
-    kind = os.path.splitext(given)[1]
-    files = files_below(folder)
-    return folder, [one for one in files if one == given or not kind or not one.endswith(kind)]
+def _names_in(split: str) -> list[str]:
+    """The names in "train+valid" or "DATASET:SET+SET"."""
+    dataset, colon, sets = split.rpartition(":")
+    names = sets.split("+")
+    return [f"{dataset}:{one}" if colon else split_of_name(one) or one for one in names]
 
 
 def _find_format(root: str, files: Sequence[str], data_format: str = "auto") -> Found:
@@ -211,8 +213,9 @@ def _find_format(root: str, files: Sequence[str], data_format: str = "auto") -> 
         "voc": voc_folder.find,
         "yolo": yolo_txt.find,
         "coco": coco_json.find,
+        "classes": image_folder.find,
     }
-    names = [data_format] if data_format in finders else list(finders)
+    names = [data_format] if data_format in finders else ["voc", "yolo", "coco"]
     found = {name: one for name in names if (one := finders[name](root, files))}
     if len(found) > 1:
         described = " and ".join(f"{one.format} ({one.why})" for one in found.values())
@@ -222,48 +225,43 @@ def _find_format(root: str, files: Sequence[str], data_format: str = "auto") -> 
         )
     for one in found.values():
         return one
-    for file in filter(coco_json.is_named_as_coco, files):
-        coco_json.read_coco(os.path.join(root, file))  # says what is wrong with it
     endings = sorted({os.path.splitext(file)[1].lower() for file in files} - {""})
     raise UserError(
         f"expected images with VOC XML, YOLO text or COCO JSON in {root}, found "
         f"{len(files):,} files ({', '.join(endings[:8]) or 'no endings'}), none of them "
         f"{'an annotation' if data_format == 'auto' else data_format}: give the folder that holds "
-        "images and annotations"
+        "images and annotations (or, to classify images in a folder for each class, format classes)"
     )
 
 
-def _with_val(found: Found, eval_fraction: float = 0.2) -> Found:
+def _with_val(found: Found, root: str, eval_fraction: float = 0.2) -> Found:
     """The data set with a "val", if it has images to train on."""
     splits = dict(found.splits)
     if "train" not in splits and "" in splits:  # all images, or all but those of val and test
         splits["train"] = splits.pop("")
     if "val" in splits or "train" not in splits:
         return found._replace(splits=splits)
-    read = functools.partial(_read_part, splits["train"], eval_fraction)
-    splits |= {part: functools.partial(read, part == "val") for part in ("train", "val")}
+    read_all = splits["train"]
+
+    def read_part(is_val: bool) -> Split:
+        images, class_names, category_ids = read_all()
+        ids = [image.image_id.encode(errors="backslashreplace") for image in images]
+        hashes = [hashlib.sha256(one).digest()[:8] for one in ids]
+        limit = max(int(eval_fraction * 2**64).to_bytes(8), min(hashes, default=b""))
+        part = [one for one, own in zip(images, hashes, strict=True) if (own <= limit) == is_val]
+        # A rare class may have no object in one of the two.
+        return Split(part, class_names or _class_names_of(root, images), category_ids)
+
+    splits |= {"train": lambda: read_part(False), "val": lambda: read_part(True)}
     why = f"{found.why}; without a val split: {eval_fraction:.0%} of its images are val"
     return found._replace(splits=splits, why=why)
 
 
-def _class_names_of(images: Iterable[ListedImage]) -> tuple[str, ...] | None:
+def _class_names_of(root: str, images: Iterable[ListedImage]) -> tuple[str, ...] | None:
     """The classes of all objects, usable or not, sorted; None without objects. No image is read."""
     names: set[str] = set()
     for image in images:
         with contextlib.suppress(UnusableFile):
-            if annotation := image.read((1, 1)):
+            if annotation := image.read_annotation(root, (1, 1)):
                 names |= {item.class_name for item in annotation.objects}
     return tuple(sorted(names - {""})) or None
-
-
-def _read_part(read: Callable[[], Split], eval_fraction: float, is_val: bool) -> Split:
-    """The images of the training split that are in "val", or the others."""
-    images, class_names, category_ids = read()
-    ids = [image.image_id.encode(errors="backslashreplace") for image in images]
-    hashes = [hashlib.sha256(one).digest()[:8] for one in ids]
-    limit = max(int(eval_fraction * 2**64).to_bytes(8), min(hashes, default=b""))
-    return Split(
-        [one for one, own in zip(images, hashes, strict=True) if (own <= limit) == is_val],
-        class_names or _class_names_of(images),  # a rare class may have no object in one of the two
-        category_ids,
-    )

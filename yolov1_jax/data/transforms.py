@@ -17,6 +17,9 @@ Not the reference's, and off by default (docs/recipe.md): expand and crop choose
 image or around it, which is folded into the same matrix; a rectangle is erased; and `pipeline` puts
 four images together to a mosaic. Darknet's (docs/darknet.md): jitter moves the window's sides, and
 colours change once, in HSV.
+
+Classification has a window of the image in place of boxes: a part of it is chosen, and shown by the
+same matrix.
 """
 
 import dataclasses
@@ -64,6 +67,9 @@ class Augmentation:
     saturation_scale: float = 1.0
     value_scale: float = 1.0
     min_side: float = 0.0  # an object must be as wide and as high as this at the end, in images
+    # Of classification: the part of the window that is shown (Szegedy et al. 2015, section 6)
+    window_area: float = 0.08  # in windows, uniform in [value, 1]
+    window_ratio: float = 4 / 3  # width : height in pixels, log-uniform in [1 / value, value]
 
 
 class Affine(NamedTuple):
@@ -235,12 +241,75 @@ def augment(
         border = cv2.BORDER_REPLICATE
     elif min(window) < 0 or max(window) > 1:
         border = cv2.BORDER_CONSTANT  # a mirror image would have objects without boxes
-    image = warp_image(image, affine, size, border)
-    image = adjust_color(image, parameters.color)
+    image = _render(image, affine, parameters, size, border)
+    return image, moved, keep_resized & keep_moved
+
+
+def _render(
+    image: np.ndarray, affine: Affine, parameters: Parameters, size: tuple[int, int], border: int
+) -> np.ndarray:
+    """The warp, and what changes colours after it. -> uint8 [*size, 3]"""
+    image = adjust_color(warp_image(image, affine, size, border), parameters.color)
     for rectangle in parameters.erased:
         left, top, right, bottom = np.rint(rectangle * [*size[::-1], *size[::-1]]).astype(int)
         image[top:bottom, left:right] = _FILL
-    return image, moved, keep_resized & keep_moved
+    return image
+
+
+def augment_window(
+    image: np.ndarray,
+    window_xyxy: np.ndarray,
+    parameters: Parameters,
+    crops: np.ndarray,
+    image_size: int,
+    augmentation: Augmentation,
+) -> np.ndarray:
+    """A part of a window of an image, for classification. -> uint8 [image_size, image_size, 3]
+
+    Args:
+      window_xyxy: float64 [4], pixels of `image`.
+      parameters: its `affine`, `color` and `erased` are used.
+      crops: numbers [n, 4] in [0, 1], see `resized_crop`.
+    """
+    affine = parameters.affine
+    if augmentation.enabled:
+        width, height = window_xyxy[2:] - window_xyxy[:2]
+        part = resized_crop(
+            crops, augmentation.window_area, augmentation.window_ratio, width / height
+        )
+        affine = compose(show_window(part.tolist()), affine)
+    affine = compose(_show_pixels(image, window_xyxy), affine)
+    size = image_size, image_size
+    return _render(image, affine, parameters, size, cv2.BORDER_REFLECT_101)
+
+
+def resized_crop(numbers: np.ndarray, area: float, ratio: float, aspect: float) -> np.ndarray:
+    """The part of a window that training shows, relative to it. -> xyxy [4]
+
+    Each row of numbers [n, 4] in [0, 1] chooses area, width : height and place, x and y, as
+    `window_area` and `window_ratio` of `Augmentation` say. The first that fits into the window is
+    taken, or else all of it.
+
+    Args:
+      aspect: width : height of the window in pixels.
+    """
+    areas = area + (1 - area) * numbers[:, 0]
+    stretch = ratio ** (2 * numbers[:, 1] - 1) / aspect
+    sides = np.sqrt(np.stack([areas * stretch, areas / stretch], axis=1))  # [n, 2]
+    fitting = np.flatnonzero(sides.max(axis=1) <= 1)
+    if not len(fitting):
+        return np.array([0.0, 0.0, 1.0, 1.0])
+    low = (1 - sides[fitting[0]]) * numbers[fitting[0], 2:]
+    return np.concatenate([low, low + sides[fitting[0]]])
+
+
+def resize_window(image: np.ndarray, window_xyxy: np.ndarray, image_size: int) -> np.ndarray:
+    """Stretches a window of an image, float64 [4] in pixels, to a square, for evaluation."""
+    return warp_image(image, _show_pixels(image, window_xyxy), (image_size, image_size))
+
+
+def _show_pixels(image: np.ndarray, window_xyxy: np.ndarray) -> Affine:
+    return show_window((window_xyxy / np.tile(image.shape[1::-1], 2)).tolist())
 
 
 def show_window(window: Sequence[float]) -> Affine:

@@ -1,18 +1,12 @@
 """Pascal VOC 2007 and 2012 from tensorflow_datasets, without TensorFlow.
 
 Preparation looks for the archives in tensorflow_datasets' folder for manual downloads, and fetches
-missing ones into it. Address and SHA-256 are those that tensorflow_datasets has registered. What is
-written equals what its own builder writes as array_record, without the test split of VOC 2012.
-
-tensorflow_datasets divides the pixel numbers of the devkit by the image's size and keeps them as
-float32. What is read here are pixels again, equal to the numbers of the annotation.
+missing ones into it. What is written equals what tensorflow_datasets' own builder writes as
+array_record, without the test split of VOC 2012. It divides the pixel numbers of the devkit by the
+image's size and keeps them as float32; what is read here are the numbers of the annotation again.
 """
 
-import bisect
 import contextlib
-import fcntl
-import io
-import itertools
 import os
 import pathlib
 import re
@@ -22,22 +16,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
+import filelock
 import numpy as np
 import pooch
 import tensorflow_datasets as tfds
-from PIL import Image
 from tensorflow_datasets.object_detection import voc as tfds_voc
 
 from yolov1_jax.config import UserError
-from yolov1_jax.data.dataset import Annotations, GroundTruth, Record
-from yolov1_jax.data.images import decode_image
+from yolov1_jax.data.dataset import GroundTruth
+from yolov1_jax.data.tfds_source import TfdsSource, open_part
 
 # The annotations of VOC2012 test were never published, so it can neither train nor evaluate.
 _SPLITS = {"voc/2007": ("train", "validation", "test"), "voc/2012": ("train", "validation")}
 
 
-class VocSource:
-    """One or more splits, joined in the order given; within each, tensorflow_datasets' order."""
+class VocSource(TfdsSource):
+    """One or more splits of VOC."""
 
     def __init__(self, splits: Sequence[str], data_dir: str | os.PathLike[str] | None = None):
         """Opens splits such as "voc/2012:train[:10%]"; prepares the data if that is not done yet.
@@ -45,62 +39,30 @@ class VocSource:
         `data_dir` is that of tensorflow_datasets; None is `~/tensorflow_datasets` or TFDS_DATA_DIR.
         Raises a UserError for an unknown split and for data that cannot be prepared or read.
         """
-        self._parts = []
+        parts = []
         for split in splits:
             name, _, names = split.replace(" ", "").partition(":")
             if not set(re.sub(r"\[.*?\]", "", names).split("+")) <= {*_SPLITS.get(name, ())}:
                 raise UserError(f"expected splits, whole or sliced, of {_SPLITS}; found {split!r}")
             builder = _prepared(name.removeprefix("voc/"), data_dir)
-            decoders = {"image": tfds.decode.SkipDecoding()}
             try:
-                self._parts.append(builder.as_data_source(names, decoders=decoders))
+                parts.append(open_part(builder, names))
             except Exception as error:  # an empty slice, another file format, ...
                 raise UserError(f"cannot open {split}: {' '.join(str(error).split())}") from error
-        self._starts = [0, *itertools.accumulate(map(len, self._parts))]
-        self.class_names = tuple(builder.info.features["objects"]["label"].names)
+        super().__init__(parts, builder.info.features["objects"]["label"].names)
 
-    def __len__(self) -> int:
-        return self._starts[-1]
-
-    def __getitem__(self, index: int) -> Record:
-        """The decoded image with its objects."""
-        image_id, example = self._example(index)
-        image = decode_image(example["image"], image_id)
-        return Record(image, image_id, *_ground_truth(example, image.shape[:2]))
-
-    def annotations(self, limit: int | None = None) -> Annotations:
-        """The objects of the first `limit` images, of all for None, in a pass of some seconds."""
-        ids, sizes, objects = [], [], []
-        for index in range(len(self))[:limit]:
-            image_id, example = self._example(index)
-            width, height = Image.open(io.BytesIO(example["image"])).size  # reads the header only
-            ids.append(image_id)
-            sizes.append((height, width))
-            objects.append(_ground_truth(example, (height, width)))
-        if len(set(ids)) < len(ids):
-            raise UserError("expected splits that do not overlap, found an image twice")
-        return Annotations.build(self.class_names, ids, sizes, objects)
-
-    def _example(self, index: int) -> tuple[str, dict[str, Any]]:
-        index = range(len(self))[index]
-        part = bisect.bisect_right(self._starts, index) - 1
-        info = self._parts[part].dataset_info
-        try:
-            example = self._parts[part][index - self._starts[part]]
-        except RuntimeError as error:  # of array_record
-            raise UserError(f"{info.data_dir}: {error}; delete it to prepare it again") from error
+    def _image_id(self, part: int, place: int, example: dict[str, Any]) -> str:
         stem = os.path.splitext(example["image/filename"].decode())[0]
-        return f"VOC{info.config_name}/{stem}", example
+        return f"VOC{self._parts[part].dataset_info.config_name}/{stem}"
 
-
-def _ground_truth(example: dict[str, Any], size: tuple[int, int]) -> GroundTruth:
-    """The objects of an image of size (height, width); boxes are the annotation's numbers."""
-    objects = example["objects"]
-    pixels = np.array(objects["bbox"], np.float64).reshape(-1, 4) * [[*size, *size]]  # y x y x
-    # Float32 is off by 3e-5 at 500 pixels. VOC2012's fractional numbers have one decimal or more.
-    pixels = np.where(np.abs(pixels - pixels.round()) < 1e-3, pixels.round(), pixels)
-    labels = np.array(objects["label"], np.int32)
-    return GroundTruth(pixels[:, [1, 0, 3, 2]], labels, np.array(objects["is_difficult"], bool))
+    def _objects(self, example: dict[str, Any], size: tuple[int, int]) -> GroundTruth:
+        """Boxes are the annotation's numbers."""
+        objects = example["objects"]
+        pixels = np.array(objects["bbox"], np.float64).reshape(-1, 4) * [[*size, *size]]  # y x y x
+        # Float32 is off by 3e-5 at 500 pixels; VOC2012's fractional numbers have a decimal or more.
+        pixels = np.where(np.abs(pixels - pixels.round()) < 1e-3, pixels.round(), pixels)
+        labels = np.array(objects["label"], np.int32)
+        return GroundTruth(pixels[:, [1, 0, 3, 2]], labels, np.array(objects["is_difficult"], bool))
 
 
 def _prepared(year: str, data_dir: str | os.PathLike[str] | None) -> Any:
@@ -115,12 +77,7 @@ def _prepared(year: str, data_dir: str | os.PathLike[str] | None) -> Any:
         return builder
     downloads = pathlib.Path(root, "downloads")
     downloads.mkdir(parents=True, exist_ok=True)
-    with (downloads / f"voc-{year}.lock").open("w") as lock:  # freed if the process is killed
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Waiting for another process that prepares voc/{year}", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with filelock.FileLock(downloads / f"voc-{year}.lock"):  # freed if the process is killed
         for left in target.parent.glob("incomplete.*"):  # by a process that was killed
             left.rmtree()
         tfds.display_progress_bar(sys.stderr.isatty())
@@ -186,13 +143,13 @@ with tfds.core.registered.skip_registration():
                 image_set = read(f"ImageSets/Main/{set_name.replace('validation', 'val')}.txt")
                 for name in image_set.read().decode().split():
                     objects = list(_features(read(f"Annotations/{name}.xml")))
-                    easy = [o for o in objects if not o["is_difficult"]]
+                    easy = {o["label"] for o in objects if not o["is_difficult"]}
                     example = {
                         "image": read(f"JPEGImages/{name}.jpg"),
                         "image/filename": f"{name}.jpg",
                         "objects": objects,
                         "labels": sorted({o["label"] for o in objects}),
-                        "labels_no_difficult": sorted({o["label"] for o in easy}),
+                        "labels_no_difficult": sorted(easy),
                     }
                     yield name, example
 

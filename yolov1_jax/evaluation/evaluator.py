@@ -1,7 +1,8 @@
 """From predictions, or from detections, to the numbers of every protocol (docs/protocols.md)."""
 
+import collections
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,10 +27,29 @@ class Result(NamedTuple):
     evaluations: dict[str, Evaluation]  # by protocol
     detections: list[Detections]  # of each image
     annotations: Annotations
+    # Of a network, not of detections from a file: the loss and its terms, means over the images,
+    # and what it predicted for each image.
+    losses: Mapping[str, float] = {}
+    predictions: Mapping[int, Predictions[np.ndarray]] = {}
 
     @property
     def evaluation(self) -> Evaluation:
         return self.evaluations[self.protocol]
+
+    @property
+    def score(self) -> float:
+        """By which the best checkpoint is chosen, "mAP" in `row`; NaN where it does not exist."""
+        return self.evaluation.mean_ap
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.evaluations) == len(PROTOCOLS)
+
+    def row(self) -> dict[str, Any]:
+        """The row of metrics.jsonl."""
+        numbers = _numbers(self.evaluation)
+        ap_by_class = {f"ap/{name}": ap for name, ap in numbers["ap"].items()}
+        return {"mAP": numbers["mAP"], "protocol": self.protocol, **self.losses, **ap_by_class}
 
     def summary(self, *, source: str, splits: Sequence[str], step: int | None) -> dict[str, Any]:
         """The content of <workdir>/eval/<step>.json; what does not exist (NaN) is null.
@@ -61,7 +81,17 @@ class Result(NamedTuple):
                 "fingerprint": annotations.fingerprint(),
             },
             "notes": list(annotations.report.notes()),
+            "examples": self._examples(),
         }
+
+    def _examples(self) -> dict[str, list[list[float]]]:
+        """Of four images spread over the set, by id: label, score and box of what was detected."""
+        examples = {}
+        for i in np.unique(np.linspace(0, len(self.annotations) - 1, 4).round().astype(int)):
+            boxes, scores, labels = self.detections[i]
+            rows = np.column_stack([labels, scores, boxes])[scores >= 0.1].round(3)
+            examples[self.annotations.image_ids[i]] = rows.tolist()
+        return examples
 
 
 def _numbers(evaluation: Evaluation) -> dict[str, Any]:
@@ -99,9 +129,22 @@ class Evaluator:
         self._select_options = select_options
         self._detections: dict[int, Detections] = {}  # by image
         self._predictions: dict[int, Predictions[np.ndarray]] = {}  # by image; for "reference"
+        self._losses: dict[str, list[np.ndarray]] = collections.defaultdict(list)
 
-    def update(self, predictions: Predictions[np.ndarray], index: np.ndarray) -> None:
-        """Takes a batch of B images; `index` int [B]: their places in the annotations, or -1."""
+    def update(
+        self,
+        predictions: Predictions[np.ndarray],
+        index: np.ndarray,
+        losses: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Takes a batch of B images.
+
+        Args:
+          index: int [B], their places in the annotations, -1 for none.
+          losses: of each image, [B], by name.
+        """
+        for name, values in (losses or {}).items():
+            self._losses[name].append(values[index >= 0])
         images = index.tolist()  # `compute` does not read what is stored for -1
         found = detections_from_predictions(
             predictions, self._annotations.sizes[index], **self._select_options
@@ -122,7 +165,10 @@ class Evaluator:
             boxes, confidence, scores = map(np.stack, zip(*rows, strict=True))
             boxes = decode_boxes(boxes, xy_unit=self._select_options["xy_unit"])
             evaluations["reference"] = evaluate_reference(boxes, confidence, scores, annotations)
-        return Result(self._protocol, evaluations, detections, annotations)
+        losses = {name: float(np.mean(np.concatenate(one))) for name, one in self._losses.items()}
+        return Result(
+            self._protocol, evaluations, detections, annotations, losses, self._predictions
+        )
 
 
 def evaluate_detections(

@@ -84,10 +84,8 @@ class YOLOv1(nn.Module):
             x = darknet.Darknet(layers, name="backbone", **dtypes)(x, train)
             return x.reshape(-1, self.grid_size, self.grid_size, self.out_channels)
 
-        options = dtypes | {"width_multiplier": self.width_multiplier, "name": "backbone"}
-        if self.backbone_name in darknet.BACKBONES:
-            options["norm"] = self.norm
-        features = BACKBONES[self.backbone_name](**options)(x, train)  # [B, H / stride, .., C']
+        backbone = build_backbone(self.backbone_name, self.norm, self.width_multiplier, **dtypes)
+        features = backbone(x, train)  # [B, H / stride, .., C']
         initial = initial_outputs(self.boxes_per_cell, self.num_classes)
         return Head(
             out_channels=self.out_channels,
@@ -120,6 +118,13 @@ class YOLOv1(nn.Module):
 
     def _scaled(self, channels: int | None) -> int | None:
         return None if channels is None else scale_channels(channels, self.width_multiplier)
+
+
+def build_backbone(name: str, norm: str, width_multiplier: float, **dtypes: Any) -> nn.Module:
+    """The module "backbone": a key of `BACKBONES`, with `norm` where the layers are Darknet's."""
+    if name in darknet.BACKBONES:
+        dtypes["norm"] = norm
+    return BACKBONES[name](width_multiplier=width_multiplier, name="backbone", **dtypes)
 
 
 def normalize(

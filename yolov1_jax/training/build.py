@@ -15,14 +15,17 @@ from ml_collections import ConfigDict
 
 from yolov1_jax import config as configs
 from yolov1_jax.config import UserError
-from yolov1_jax.data.dataset import Source
+from yolov1_jax.data.dataset import Annotations, Source
+from yolov1_jax.data.object_windows import ObjectWindows
 from yolov1_jax.data.pipeline import eval_batches
 from yolov1_jax.data.source import open_source
+from yolov1_jax.models.classifier import Classifier, classification_loss
 from yolov1_jax.models.darknet import parse_layer
 from yolov1_jax.models.yolov1 import YOLOv1
 from yolov1_jax.training import cpu, run_folder
 from yolov1_jax.training.checkpoint import Checkpoints, DamagedCheckpoint
 from yolov1_jax.training.compilation_cache import use_compilation_cache
+from yolov1_jax.training.metrics import SCORES
 from yolov1_jax.training.optimizer import build_optimizer, build_schedule
 from yolov1_jax.training.sharding import (
     batch_sharding,
@@ -33,13 +36,20 @@ from yolov1_jax.training.sharding import (
     start_devices,
 )
 from yolov1_jax.training.step import (
+    Finish,
+    LossFunction,
     TrainState,
     create_train_state,
+    detection_loss,
+    finished_predictions,
     inference_variables,
+    make_evaluation_step,
     make_predict_step,
     make_train_step,
 )
+from yolov1_jax.yolo.darknet_loss import darknet_loss
 from yolov1_jax.yolo.grid import Predictions
+from yolov1_jax.yolo.loss import yolo_loss
 
 Track = Callable[[Iterable[Any], str, int], Iterable[Any]]  # items, description, how many
 
@@ -50,7 +60,7 @@ def check(config: ConfigDict) -> None:
     start_devices()
     check_batch_size(config.train.batch_size, "config.train.batch_size")
     check_batch_size(config.eval.batch_size, "config.eval.batch_size")
-    if config.model.backbone != "layers":
+    if config.task == "detection" and config.model.backbone != "layers":
         build_model(with_class_names(config)).head_strides(config.image_size)
 
 
@@ -58,13 +68,19 @@ def open_split(config: ConfigDict, split: str, *, images_required: bool = True) 
     """Opens config.data.train or config.data.eval, by "train" or "eval".
 
     The labels of "eval" are those of "train" if the config has the class names of that source.
-    `images_required`: see `open_folder`.
+    `images_required`: see `open_folder`. For classification, the source is a `WindowSource`.
     """
-    return open_source(
+    splits, class_names = configs.split_list(config.data[split]), config.model.class_names
+    is_classification = config.task == "classification"
+    if is_classification and config.data.source == "tfds" and not splits[0].startswith("voc/"):
+        from yolov1_jax.data.tfds_source import LabelledImages  # a second, as open_source says
+
+        return LabelledImages(splits, config.data.root, class_names)
+    source = open_source(
         config.data.source,
         root=config.data.root,
-        splits=configs.split_list(config.data[split]),
-        class_names=config.model.class_names,
+        splits=splits,
+        class_names=class_names,
         data_format=config.data.format,
         eval_fraction=config.data.eval_fraction,
         unknown_classes=config.data.unknown_classes,
@@ -73,6 +89,23 @@ def open_split(config: ConfigDict, split: str, *, images_required: bool = True) 
         seed=config.seed,
         images_required=images_required,
     )
+    return ObjectWindows(source, config.data.window_margin) if is_classification else source
+
+
+def summary_options(config: ConfigDict, split: str) -> dict[str, Any]:
+    """Keyword arguments of `summarise` for "train" or "eval"."""
+    is_detection, is_train = config.task == "detection", split == "train"
+    # A sample stands for scenes that never end, and for images that would have to be read.
+    is_sampled = is_train and (
+        config.data.source == "synthetic" or (config.data.source == "tfds" and not is_detection)
+    )
+    options = {"limit": 2000 if is_sampled else None}
+    if is_detection:
+        options["grid_size"] = config.model.grid_size
+    if is_detection and is_train:
+        options["min_relative_area"] = config.data.augmentation.min_area / config.image_size**2
+        options["train_difficult"] = config.data.train_difficult
+    return options
 
 
 class Length(NamedTuple):
@@ -82,7 +115,7 @@ class Length(NamedTuple):
     steps_per_epoch: float
     eval_every_steps: int
     checkpoint_every_steps: int
-    plain_from_step: int  # the first step of the last epochs, see config.train.plain_epochs
+    plain_from_step: int  # see config.train.plain_fraction
 
 
 class Setup:
@@ -90,14 +123,15 @@ class Setup:
 
     Attributes:
       config: with the class names.
-      model: the YOLOv1 module.
+      model: the YOLOv1 module; a Classifier for config.task "classification".
       length: of the run.
       learning_rate: optax schedule, by optimizer updates.
       optimizer: optax transformation.
       over_batch, replicated: shardings of a batch and of everything else.
       create_state: jitted, PRNG key -> TrainState with random weights.
       train_step: jitted, (state, batch) -> (state, metrics); it donates the state.
-      predict_step: jitted, (variables, images uint8 [B, H, W, 3]) -> Predictions.
+      predict_step: jitted, (variables, images uint8 [B, H, W, 3]) -> Predictions; of
+        classification, probabilities [B, C].
     """
 
     def __init__(self, config: ConfigDict, num_images: int = 1) -> None:
@@ -119,25 +153,24 @@ class Setup:
         )
         jit = functools.partial(jax.jit, compiler_options=cpu.compiler_options())
         self.create_state = jit(create, out_shardings=self.replicated)
+        loss, finish = loss_function(config), finish_function(config)
         self.train_step = jit(
             make_train_step(
                 self.model,
                 self.optimizer,
-                target_options=target_options(config),
-                loss_options=loss_options(config),
+                loss,
                 dropout_seed=config.seed if self.model.has_dropout else None,
             ),
             in_shardings=(self.replicated, self.over_batch),
             out_shardings=(self.replicated, self.replicated),
             donate_argnums=0,
         )
-        self.predict_step = jit(
-            make_predict_step(
-                self.model,
-                prediction=config.model.prediction,
-                xy_unit=config.loss.xy_unit,
-                class_loss=config.loss.class_loss,
-            )
+        self.predict_step = jit(make_predict_step(self.model, finish))
+        # Of an image as if it were all of a batch: a sum is comparable with training's.
+        is_sum = config.task == "detection" and config.loss.reduction == "sum"
+        scale = config.train.batch_size if is_sum else 1.0
+        self._evaluation_step = jit(
+            make_evaluation_step(self.model, loss, finish, loss_scale=scale)
         )
 
     def abstract_state(self) -> TrainState:
@@ -145,15 +178,24 @@ class Setup:
         return self.create_state.eval_shape(jax.random.key(0))
 
     def predictions(
-        self, variables: Any, source: Source, track: Track = lambda items, *_: items
-    ) -> Iterator[tuple[Predictions[np.ndarray], np.ndarray]]:
+        self,
+        variables: Any,
+        source: Source,
+        annotations: Annotations,
+        track: Track = lambda items, *_: items,
+    ) -> Iterator[tuple[Predictions[np.ndarray], np.ndarray, dict[str, np.ndarray]]]:
         """Runs the network over a whole source, each process over its share of every batch.
 
+        Args:
+          annotations: of the source.
+
         Yields:
-          On every process, for each global batch: Predictions (NumPy) of B images, and their places
-          in the source, int [B], -1 for rows that fill up the last batch.
+          On every process, for each global batch: Predictions (NumPy) of B images; their places in
+          the source, int [B], -1 for rows that fill up the last batch; and their losses by name,
+          [B], in the unit of training's: of config.loss.reduction "sum", times its batch size.
         """
         config, pending = self.config, None
+        max_objects = int(np.diff(annotations.starts).max(initial=1))
         gather = jax.device_get
         if jax.process_count() > 1:
             gather = functools.partial(multihost_utils.process_allgather, tiled=True)
@@ -169,13 +211,31 @@ class Setup:
         ) as batches:
             num_batches = math.ceil(len(source) / config.eval.batch_size)
             for batch in track(batches, "evaluating", num_batches):
+                batch |= _objects(annotations, batch["index"], max_objects, self.config)
                 on_device = shard_batch(batch, self.over_batch)
-                row = self.predict_step(variables, on_device["image"]), on_device["index"]
+                predictions, losses = self._evaluation_step(variables, on_device)
                 if pending is not None:  # read while the device works on the next batch
                     yield gather(pending)
-                pending = row
+                pending = predictions, on_device["index"], losses
         if pending is not None:
             yield gather(pending)
+
+
+def _objects(
+    annotations: Annotations, index: np.ndarray, max_objects: int, config: ConfigDict
+) -> dict[str, np.ndarray]:
+    """The ground truth of a batch as training has it, of whole images."""
+    if config.task == "classification":
+        return {"labels": annotations.labels[index]}
+    shape = len(index), max_objects
+    boxes, labels = np.zeros((*shape, 4), np.float32), np.zeros(shape, np.int32)
+    valid = np.zeros(shape, bool)
+    for row, image in enumerate(index):
+        truth, (height, width) = annotations[image], annotations.sizes[image]
+        used = np.flatnonzero(~truth.difficult | config.data.train_difficult)
+        boxes[row, : len(used)] = truth.boxes_xyxy[used] / [width, height, width, height]
+        labels[row, : len(used)], valid[row, : len(used)] = truth.labels[used], True
+    return {"boxes_xyxy": boxes, "labels": labels, "valid": valid}
 
 
 class RestoredRun(NamedTuple):
@@ -208,6 +268,7 @@ def restore_run(workdir: str | pathlib.Path, step: str | int = "best") -> Restor
                 "run's first checkpoint"
             )
         chosen, reason = _choose_step(step, steps, checkpoints.best_step())
+        reason = reason.format(SCORES[setup.config.task])
         try:
             state, _ = checkpoints.restore(chosen, setup.abstract_state())
         except DamagedCheckpoint as error:
@@ -221,7 +282,7 @@ def restore_run(workdir: str | pathlib.Path, step: str | int = "best") -> Restor
 
 def _choose_step(step: str | int, steps: list[int], best: int | None) -> tuple[int, str]:
     if step == "best" and best is not None:
-        return best, f"the best by mAP of the run's own evaluations (latest: {steps[-1]:,})"
+        return best, f"the best by {{}} of the run's own evaluations (latest: {steps[-1]:,})"
     if step == "best":
         return steps[-1], "the latest, because none was evaluated"
     if step == "latest":
@@ -234,7 +295,14 @@ def _choose_step(step: str | int, steps: list[int], best: int | None) -> tuple[i
 # --- The parts ----------------------------------------------------------------------------------
 
 
-def build_model(config: ConfigDict) -> YOLOv1:
+def build_model(config: ConfigDict) -> YOLOv1 | Classifier:
+    """The network of `config.task`, which decides on the steps and their batches, too."""
+    dtype = jnp.dtype(config.compute_dtype)
+    if config.task == "classification":
+        shared = ("norm", "width_multiplier", "pixel_mean", "pixel_std")
+        fields = {name: config.model[name] for name in shared}
+        num_classes = len(config.model.class_names)
+        return Classifier(num_classes, config.model.backbone, dtype=dtype, **fields)
     fields = {
         name: value
         for name, value in config.model.items()
@@ -250,7 +318,7 @@ def build_model(config: ConfigDict) -> YOLOv1:
     return YOLOv1(
         num_classes=num_classes,
         backbone_name=config.model.backbone,
-        dtype=jnp.dtype(config.compute_dtype),
+        dtype=dtype,
         **fields,
     )
 
@@ -261,9 +329,11 @@ def count_parameters(config: ConfigDict) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
 
 
-def detection_layer(config: ConfigDict) -> tuple[int, int, int]:
-    """S, K and C."""
+def detection_layer(config: ConfigDict) -> tuple[int, int, int] | None:
+    """S, K and C; None for classification."""
     model = config.model
+    if config.task == "classification":
+        return None
     return model.grid_size, model.boxes_per_cell, len(model.class_names)
 
 
@@ -300,13 +370,15 @@ def run_length(config: ConfigDict, num_images: int) -> Length:
         return default if epochs is None else max(1, round(epochs * steps_per_epoch))
 
     num_steps = in_steps(train.num_steps, train.num_epochs, 1)
+    if train.num_steps is None:
+        num_steps = max(num_steps, train.min_steps or 0)
     eval_every = in_steps(train.eval_every_steps, train.eval_every_epochs, num_steps)
     return Length(
         num_steps,
         steps_per_epoch,
         eval_every,
         train.checkpoint_every_steps or eval_every,
-        max(0, num_steps - round(train.plain_epochs * steps_per_epoch)),
+        num_steps - round(train.plain_fraction * num_steps),
     )
 
 
@@ -340,21 +412,61 @@ def _optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTr
 
 
 def target_options(config: ConfigDict) -> dict[str, Any]:
-    """Keyword arguments of `encode_targets` that the loss does not take."""
+    """Keyword arguments of `encode_targets` that the losses do not take."""
     return {"collision": config.loss.collision, "class_target": config.loss.class_target}
 
 
 def loss_options(config: ConfigDict) -> dict[str, Any]:
-    """Keyword arguments of `yolo_loss`, or the prediction "darknet" and those of `darknet_loss`."""
-    without = {*target_options(config)}
-    if config.model.prediction == "darknet":
-        without |= {*configs.NOT_OF_DARKNET}
+    """Keyword arguments of `yolo_loss`, or of `darknet_loss` for its prediction."""
+    without = target_options(config)
     options = {name: value for name, value in config.loss.items() if name not in without}
+    if config.model.prediction == "darknet":
+        return {name: options[name] for name in options if name not in configs.NOT_OF_DARKNET}
     return {"prediction": config.model.prediction, **options}
 
 
+def loss_function(config: ConfigDict) -> LossFunction:
+    """The loss of `config.task` as a function of the network's output and the batch."""
+    if config.task == "classification":
+        smoothing = config.loss.label_smoothing
+        return lambda raw, batch: classification_loss(
+            raw, batch["labels"], label_smoothing=smoothing
+        )
+    loss = darknet_loss if config.model.prediction == "darknet" else yolo_loss
+    return functools.partial(
+        detection_loss,
+        functools.partial(loss, **loss_options(config)),
+        boxes_per_cell=config.model.boxes_per_cell,
+        xy_unit=config.loss.xy_unit,
+        **target_options(config),
+    )
+
+
+def finish_function(config: ConfigDict) -> Finish:
+    """From the network's output to Predictions; of classification to probabilities [B, C]."""
+    if config.task == "classification":
+        return jax.nn.softmax
+    return functools.partial(
+        finished_predictions,
+        boxes_per_cell=config.model.boxes_per_cell,
+        prediction=config.model.prediction,
+        xy_unit=config.loss.xy_unit,
+        class_loss=config.loss.class_loss,
+    )
+
+
+def evaluator_options(config: ConfigDict) -> dict[str, Any]:
+    """Keyword arguments of the evaluator of `config.task`, besides the protocols."""
+    return select_options(config) if config.task == "detection" else {}
+
+
 def select_options(config: ConfigDict) -> dict[str, Any]:
-    """Keyword arguments of `detections_from_predictions`."""
+    """Keyword arguments of `detections_from_predictions`; UserError for classification."""
+    if config.task == "classification":
+        raise UserError(
+            "expected a run of detection, found one of classification: train a detector from it, "
+            "with its folder as config.model.pretrained"
+        )
     return {
         "xy_unit": config.loss.xy_unit,
         "score_threshold": config.eval.score_threshold,

@@ -1,5 +1,6 @@
-"""Starts training from pretrained weights: a backbone, or a whole detector."""
+"""Starts training from pretrained weights: a backbone, of a file or a run, or a whole detector."""
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 
 from yolov1_jax.config import UserError, flatten
 from yolov1_jax.data.dataset import shortened
+from yolov1_jax.models import darknet as darknet_models
 from yolov1_jax.training import build
 from yolov1_jax.training.step import TrainState
 from yolov1_jax.weights import darknet, formats
@@ -21,15 +23,18 @@ from yolov1_jax.weights.safetensors_file import WeightsFile, read_weights
 def check_pretrained(config: ConfigDict) -> None:
     """Reads `config.model.pretrained`, and raises what `with_pretrained` would raise of it.
 
-    The weights of a whole detector are only read while the class names are not known.
+    While the class names are not known, of the weights of a whole detector only the header is read;
+    of Darknet's all but the last layer.
     """
     form, read = config.model.pretrained_format, _reader(config)
+    with_names = build.with_class_names(config)
     # The head of "backbone" is not compared; Darknet's files have no names, and VOC has 20.
     is_sized = config.model.backbone == "layers" or config.data.source == "tfds"
-    if "backbone" in form or (form == "darknet" and is_sized):
-        config = build.with_class_names(config)
-    if config.model.class_names is not None:
-        read(config, build.abstract_variables(config))
+    of_run = os.path.isdir(config.model.pretrained)
+    if of_run or "backbone" in form or (form == "darknet" and is_sized):
+        config = with_names
+    if config.model.class_names is not None or form == "darknet":
+        read(config, build.abstract_variables(with_names))
 
 
 def with_pretrained(
@@ -50,7 +55,7 @@ def with_pretrained(
     initial = {"params": state.params, "batch_stats": state.batch_stats}
     variables, report = _reader(config)(config, initial)
     if jax.process_index() == 0:
-        print(f"pretrained weights ({config.model.pretrained_format}) from {report}")
+        print(f"pretrained weights from {report}")
     # Copied by jit into buffers of their own: the train step donates, and so destroys, its input.
     # The optimizer's state is made anew, because a weight average starts from the weights loaded.
     start = jax.jit(
@@ -63,8 +68,11 @@ def with_pretrained(
 
 
 def _reader(config: ConfigDict) -> Callable[[ConfigDict, Variables], tuple[Variables, str]]:
-    """`load_pretrained` of the config's file, of any format. Raises UserError if it has another."""
+    """What reads the config's run or file, of any format. Raises UserError for another format."""
     origin, form = config.model.pretrained, config.model.pretrained_format
+    if os.path.isdir(origin):
+        run = build.restore_run(origin)
+        return lambda config, variables: backbone_of_run(run, variables, config)
     if form not in darknet.FORMATS or origin.endswith((".safetensors", ".pth", ".pt")):
         if origin.endswith(".weights"):
             raise UserError(
@@ -76,13 +84,38 @@ def _reader(config: ConfigDict) -> Callable[[ConfigDict, Variables], tuple[Varia
     darknet.read_header(origin)
 
     def read(config: ConfigDict, variables: Variables) -> tuple[Variables, str]:
-        partial, detection = form == "darknet_backbone", build.detection_layer(config)
-        if not partial:
+        if form == "darknet" and config.task == "detection":
             expected = darknet.expected_settings(config.model.backbone)
             _check_settings(origin, config, expected)
+        partial = form == "darknet_backbone" or config.model.class_names is None
+        detection = None if partial else build.detection_layer(config)
         return darknet.read_darknet(origin, variables, detection=detection, partial=partial)
 
     return read
+
+
+def backbone_of_run(
+    run: build.RestoredRun, variables: Variables, config: ConfigDict
+) -> tuple[Variables, str]:
+    """The variables with the backbone that a run of any task evaluates with, and a line on it.
+
+    Raises:
+      UserError: the config's backbone is another, or sees other numbers of a pixel.
+    """
+    names = ["backbone", "width_multiplier", "layers", "pixel_mean", "pixel_std"]
+    if config.model.backbone in darknet_models.BACKBONES:
+        names.append("norm")  # of the backbone, too
+    settings = flatten(run.setup.config)
+    origin = config.model.pretrained
+    _check_settings(origin, config, {f"model.{name}": settings[f"model.{name}"] for name in names})
+    loaded = {
+        name: {**part, "backbone": run.variables[name]["backbone"]}
+        for name, part in variables.items()
+        if "backbone" in part
+    }
+    size = sum(leaf.size for leaf in jax.tree.leaves(loaded["params"]["backbone"]))
+    report = f"{origin}, step {run.step:,}, {run.reason}: {size:,} parameters of the backbone"
+    return variables | loaded, report
 
 
 def load_pretrained(
@@ -123,11 +156,12 @@ def load_pretrained(
 
 
 def _check_settings(origin: str, config: ConfigDict, expected: Mapping[str, Any]) -> None:
-    settings, form = flatten(config), config.model.pretrained_format
+    settings = flatten(config)
+    kind = "run" if os.path.isdir(origin) else f"checkpoint of {config.model.pretrained_format!r}"
     for key, value in expected.items():
         if settings[key] != value:
             wanted = shortened(repr(value), 1000)
             raise UserError(
-                f"{origin}, a checkpoint of {form!r}, needs {key}={wanted}, not "
+                f"{origin}, a {kind}, needs {key}={wanted}, not "
                 f"{settings[key]!r}: set config.{key} to {wanted}"
             )

@@ -11,17 +11,19 @@ import jax.numpy as jnp
 import optax
 
 from yolov1_jax.training.optimizer import averaged_weights
-from yolov1_jax.yolo.darknet_loss import darknet_loss
 from yolov1_jax.yolo.grid import (
+    GridTargets,
     Predictions,
     encode_targets,
     finish_predictions,
     split_predictions,
 )
-from yolov1_jax.yolo.loss import Loss, yolo_loss
+from yolov1_jax.yolo.loss import Loss
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, Any]
+LossFunction = Callable[[jax.Array, Batch], Loss]  # (output of the network, batch) -> Loss
+Finish = Callable[[jax.Array], Any]  # output of the network -> what it predicts
 
 
 class TrainState(NamedTuple):
@@ -49,43 +51,24 @@ def create_train_state(
 def make_train_step(
     model: Any,
     optimizer: optax.GradientTransformation,
+    loss_function: LossFunction,
     *,
-    target_options: Mapping[str, Any],
-    loss_options: Mapping[str, Any],
     dropout_seed: int | None = None,
     details: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Builds `train_step(state, batch) -> (state, metrics)`.
 
     Args:
-      target_options: collision and class_target of `encode_targets`.
-      loss_options: keyword arguments of `yolo_loss`, or "darknet" as its `prediction` and those of
-        `darknet_loss`.
+      loss_function: such as `detection_loss` with its options given.
       dropout_seed: for a network with dropout, whose masks are a function of the seed and the step.
       details: for tests and reports, adds to the metrics "unweighted/<term>" for each term of the
-        loss, "output", the network's [B, S, S, K*5+C], and "gradients", a tree like the parameters.
+        loss, "output", the network's, and "gradients", a tree like the parameters.
 
-    The batch has image uint8 [B, H, W, 3], boxes_xyxy [B, M, 4] in [0, 1], labels and valid [B, M].
-    The metrics are scalars: "loss", "loss/<term>" for each weighted term, and "gradient_norm".
+    The batch has image uint8 [B, H, W, 3], and what `loss_function` takes. The metrics are scalars:
+    "loss", "loss/<term>" for each weighted term, and "gradient_norm".
     """
 
-    options = dict(loss_options)
-    loss_function: Callable[..., Loss] = yolo_loss
-    if options.get("prediction") == "darknet":
-        del options["prediction"]
-        loss_function = darknet_loss
-
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        targets = encode_targets(
-            batch["boxes_xyxy"],
-            batch["labels"],
-            batch["valid"],
-            grid_size=model.grid_size,
-            num_classes=model.num_classes,
-            xy_unit=options["xy_unit"],
-            **target_options,
-        )
-
         rngs = {}
         if dropout_seed is not None:
             rngs["dropout"] = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
@@ -98,7 +81,7 @@ def make_train_step(
                 mutable=["batch_stats"],
                 rngs=rngs,
             )
-            loss = loss_function(_split(model, raw), targets, **options)
+            loss = loss_function(raw, batch)
             return loss.total, (loss, raw, updated.get("batch_stats", {}))
 
         gradients, (loss, raw, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
@@ -122,25 +105,93 @@ def make_train_step(
     return train_step
 
 
-def make_predict_step(
-    model: Any, *, prediction: str = "raw", xy_unit: str = "image", class_loss: str = "squared"
-) -> Callable[[Any, jax.Array], Predictions[jax.Array]]:
-    """Builds `predict_step(variables, images) -> Predictions`; images uint8 [B, H, W, 3].
+def make_predict_step(model: Any, finish: Finish) -> Callable[[Any, jax.Array], Any]:
+    """Builds `predict_step(variables, images)`; images uint8 [B, H, W, 3].
 
-    The options are those of training. Predictions are finished: class scores that were trained with
-    "softmax" or "bernoulli" become probabilities.
+    It returns what `finish` makes of the output: Predictions, or probabilities [B, C].
     """
-    probabilities = {"softmax": jax.nn.softmax, "bernoulli": jax.nn.sigmoid}
 
-    def predict_step(variables: Any, images: jax.Array) -> Predictions[jax.Array]:
-        outputs = _split(model, model.apply(variables, images, train=False))
-        predictions = finish_predictions(outputs, prediction=prediction, xy_unit=xy_unit)
-        if class_loss in probabilities:
-            scores = probabilities[class_loss](predictions.class_scores)
-            return predictions._replace(class_scores=scores)
-        return predictions
+    def predict_step(variables: Any, images: jax.Array) -> Any:
+        return finish(model.apply(variables, images, train=False))
 
     return predict_step
+
+
+def make_evaluation_step(
+    model: Any, loss_function: LossFunction, finish: Finish, *, loss_scale: float = 1.0
+) -> Callable[[Any, Batch], tuple[Any, dict[str, jax.Array]]]:
+    """Builds `evaluation_step(variables, batch) -> (predictions, losses)`, batches as in training.
+
+    Predictions are those of `make_predict_step`. The losses are "loss" and "loss/<term>" as in
+    training, but of each image by itself, [B], times `loss_scale`; BatchNorm and dropout are as for
+    prediction.
+    """
+
+    def loss_of_image(raw: jax.Array, batch: Batch) -> Metrics:
+        loss = loss_function(*jax.tree.map(lambda leaf: leaf[None], (raw, batch)))
+        terms = {"loss": loss.total, **{f"loss/{name}": one for name, one in loss.terms.items()}}
+        return {name: loss_scale * one for name, one in terms.items()}
+
+    def evaluation_step(variables: Any, batch: Batch) -> tuple[Any, dict[str, jax.Array]]:
+        raw = model.apply(variables, batch["image"], train=False)
+        truth = {name: part for name, part in batch.items() if name != "image"}
+        return finish(raw), jax.vmap(loss_of_image)(raw, truth)
+
+    return evaluation_step
+
+
+def detection_loss(
+    loss: Callable[[Predictions[jax.Array], GridTargets], Loss],
+    raw: jax.Array,
+    batch: Batch,
+    *,
+    boxes_per_cell: int,
+    **target_options: Any,
+) -> Loss:
+    """The loss of the network's output [B, S, S, K*5+C].
+
+    Args:
+      loss: `yolo_loss` or `darknet_loss`, with its options given.
+      batch: boxes_xyxy [B, M, 4] in [0, 1], labels and valid [B, M].
+      target_options: xy_unit, collision and class_target of `encode_targets`.
+    """
+    outputs = _split(raw, boxes_per_cell)
+    targets = encode_targets(
+        batch["boxes_xyxy"],
+        batch["labels"],
+        batch["valid"],
+        grid_size=raw.shape[1],
+        num_classes=outputs.class_scores.shape[-1],
+        **target_options,
+    )
+    return loss(outputs, targets)
+
+
+def finished_predictions(
+    raw: jax.Array,
+    *,
+    boxes_per_cell: int,
+    prediction: str = "raw",
+    xy_unit: str = "image",
+    class_loss: str = "squared",
+) -> Predictions[jax.Array]:
+    """The network's output [B, S, S, K*5+C] as the numbers that it stands for.
+
+    The options are those of training. Class scores that were trained with "softmax" or "bernoulli"
+    become probabilities.
+    """
+    outputs = _split(raw, boxes_per_cell)
+    predictions = finish_predictions(outputs, prediction=prediction, xy_unit=xy_unit)
+    probabilities = {"softmax": jax.nn.softmax, "bernoulli": jax.nn.sigmoid}
+    if class_loss in probabilities:
+        scores = probabilities[class_loss](predictions.class_scores)
+        return predictions._replace(class_scores=scores)
+    return predictions
+
+
+def _split(raw: jax.Array, boxes_per_cell: int) -> Predictions[jax.Array]:
+    num_classes = raw.shape[-1] - 5 * boxes_per_cell
+    return split_predictions(raw, boxes_per_cell=boxes_per_cell, num_classes=num_classes)
 
 
 def inference_variables(state: TrainState) -> dict[str, Any]:
@@ -152,8 +203,3 @@ def inference_variables(state: TrainState) -> dict[str, Any]:
         "params": averaged_weights(state.opt_state, state.params),
         "batch_stats": state.batch_stats,
     }
-
-
-def _split(model: Any, raw: jax.Array) -> Predictions[jax.Array]:
-    k, c = model.boxes_per_cell, model.num_classes
-    return split_predictions(raw, boxes_per_cell=k, num_classes=c)
