@@ -6,10 +6,13 @@ import tomllib
 
 import numpy as np
 import pytest
+from annotated_sets import found, images_of, truth
 from tiny_run import save_run, tiny_config
 
 from yolov1_jax import compare, evaluate
 from yolov1_jax import config as configs
+from yolov1_jax.evaluation.results_files import results_files
+from yolov1_jax.visualization import plots
 from yolov1_jax.visualization.comparison import comparison_figure
 
 VOC = {"source": "folder", "splits": ["VOC2007:test"], "num_images": 4952}
@@ -50,8 +53,9 @@ def make_run(folder, *results, seed=0, **files):
 
 
 @pytest.fixture
-def tables(tmp_path, capsys):
+def tables(tmp_path, capsys, monkeypatch):
     """Runs the command -> {title: {row: {column: cell}}}, as compare.md has them."""
+    monkeypatch.setitem(plots.STYLE, "figure.dpi", 20)  # drawn faster
 
     def run(*arguments):
         assert compare.main([*arguments, f"--output={tmp_path / 'out'}"]) == 0, capsys.readouterr()
@@ -75,15 +79,15 @@ def mean_aps(found):
 
 
 def test_runs_results_and_published_numbers_on_the_same_data_share_a_table(tables, tmp_path):
-    first = make_run(tmp_path / "first", result(10, 0.5, seed=0.45, coco=0.2))
-    second = make_run(tmp_path / "second", result(10, 0.6, seed=0.55))
+    first = make_run(tmp_path / "first", result(10, 0.5, reference=0.45, coco=0.2))
+    second = make_run(tmp_path / "second", result(10, 0.6, reference=0.55))
     other = result(None, 0.7, data={"source": "coco", "splits": ["instances.json"]})
     other = write(tmp_path / "other.json", other)
     found = tables(first, second, other, "--published=article-r34,yolo,zjykzj-s7")
     ((title, table),) = mean_aps(found).items()
     assert "VOC2007 test" in title
     assert "4,952" in title
-    # "seed" is the old name of "reference". Another protocol is another column.
+    # Another protocol is another column.
     assert list(table["first"]) == ["voc07", "coco", "reference", "zjykzj's own"]
     assert list(table["first"].values()) == ["50.0", "**20.0**", "45.0", "-"]
     assert table["second"]["reference"] == "55.0"
@@ -110,14 +114,6 @@ def test_other_data_is_another_table(tables, tmp_path):
     assert all("yolo" not in table or len(table) == 1 for table in mean_aps(by_title).values())
 
 
-def test_results_of_older_versions_name_no_data(tables, tmp_path):
-    old = {"step": 10, "protocol": "seed", **scored(0.4), "num_images": 4, "num_objects": 7}
-    found = tables(make_run(tmp_path / "old", old), make_run(tmp_path / "new", result(10, 0.5)))
-    first, second = mean_aps(found).values()
-    assert first == {"old": {"reference": "40.0"}}
-    assert second == {"new": {"voc07": "50.0"}}
-
-
 @pytest.mark.parametrize(
     ("step", "value", "about"),
     # The first of equal steps is the best.
@@ -142,6 +138,37 @@ def test_settings_that_differ(tables, tmp_path):
     *_, (title, table) = tables(*folders).items()
     assert title.startswith("Settings")
     assert table == {"seed": {"run": "3", folders[1]: "4"}}  # equal names become paths
+
+
+def test_runs_that_differ_in_their_seed_alone_show_what_is_chance(tables, tmp_path):
+    runs = [make_run(tmp_path / f"a{i}", result(10, 0.5 + 0.01 * i), seed=i) for i in range(3)]
+    for name, value in (("near", 0.52), ("far", 0.56)):
+        folder = tmp_path / name
+        runs.append(make_run(folder, result(10, value)))
+        text = (folder / "config.json").read_text()
+        (folder / "config.json").write_text(text.replace('"jax": "0.10"', f'"jax": "{name}"'))
+    ((title, table),) = [one for one in tables(*runs).items() if one[0].startswith("Seeds")]
+    assert "deviation 1.0" in title  # of 50, 51, 52
+    assert table["a0, a1, a2"]["mean"] == "51.0"
+    # Chance is 2 * 1.0 * sqrt(1 + 1 / 3) = 2.3 points.
+    assert [*table["near"].values()] == ["1", "52.0", "+1.0", "within"]
+    assert [*table["far"].values()] == ["1", "56.0", "+5.0", "more than"]
+
+
+def test_the_difference_of_detections_has_an_interval(tables, tmp_path):
+    pytest.importorskip("hotcoco")
+    annotations = images_of(truths=[truth(((1, 1, 20, 20), 0, False))] * 8)
+    right, nothing = [found(((1, 1, 20, 20), 0.9, 0))] * 8, [found()] * 8
+    folders = []
+    for name, detections in (("nothing", nothing), ("half", right[:4] + nothing[4:])):
+        folders.append(make_run(tmp_path / name, result(10, 0.5)))
+        files = results_files(detections, annotations, results_format="coco", set_name="")
+        for path, text in files.items():
+            write(tmp_path / name / "eval" / "10" / path, json.loads(text))
+    found_tables = tables(*folders, make_run(tmp_path / "other", result(10, 0.5)))
+    title = "Difference from nothing (points), and its 95 % interval over the images"
+    assert found_tables[title]["half"]["AP50"].startswith("+50.5 (+")
+    assert "evaluate` writes: other" in (tmp_path / "out" / "compare.md").read_text()
 
 
 def test_a_run_without_evaluation_takes_one_line_and_damaged_files_are_left_out(tables, tmp_path):
@@ -217,4 +244,4 @@ def test_a_real_run(tables, tmp_path):
     ((_, table),) = mean_aps(tables(str(run))).items()
     parts = ["AP50", "AP75", "small", "medium", "large"]
     assert list(table["run"]) == ["voc07", "voc10", "coco", *parts, "reference"]
-    assert (tmp_path / "out" / "compare.png").stat().st_size > 10_000
+    assert (tmp_path / "out" / "compare.png").stat().st_size > 1_000

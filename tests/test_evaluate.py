@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from annotated_sets import found, images_of, truth
 from tiny_run import save_run, tiny_config
 from voc_tree import VocTree, annotation_xml, object_xml
 
 from yolov1_jax import evaluate
 from yolov1_jax.data.synthetic import SyntheticSource
+from yolov1_jax.evaluation.results_files import results_files
 from yolov1_jax.training import run_folder
 
 CAT, DOG = object_xml("cat", (1, 1, 10, 10)), object_xml("dog", (21, 21, 40, 40))
@@ -49,6 +51,37 @@ def test_a_run_is_evaluated_at_its_best_step(run, command):
     assert written["protocols"]["voc07"] == {"mAP": written["mAP"], "ap": written["ap"]}
     assert (run / "report" / "ap_by_class.png").is_file()
     assert (run / "report" / "detections.jpg").is_file()
+
+
+def test_a_run_of_classification_has_its_accuracy(command, tmp_path):
+    run = save_run(tmp_path, {10: 0.5, 20: 0.3}, tiny_config(task="classification"))
+    printed = command(workdir=run)
+    assert printed[0].startswith(f"{run}: step 10, the best by top1")
+    written = read(run / "eval" / "10.json")
+    images = written["evaluation_set"]["num_images"]
+    assert printed[1] == f"data: eval:6, {images} images"
+    assert images > 6
+    assert (written["top1"] * images) % 1 == 0
+    shown = [line for line in printed if "top-1" in line or "top-5" in line][1:]
+    assert [line.split()[3] for line in shown] == [f"{written[k]:.1%}" for k in ("top1", "top5")]
+    assert (run / "report" / "predictions.jpg").is_file()
+
+
+def test_errors_of_files_are_printed_and_written(command, tmp_path):
+    pytest.importorskip("hotcoco")
+    annotations = images_of("left", "right", truths=[truth(((1, 1, 9, 9), 0, False)), truth()])
+    files = results_files(
+        [found(((1, 1, 9, 9), 0.9, 1)), found()], annotations, results_format="coco", set_name=""
+    )
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    paths = {name.removesuffix(".json"): tmp_path / name for name in files}
+    printed = command(**paths, output=tmp_path / "out.json", errors=True)
+    assert "  left: dog 0.90, labelled cat" in printed
+    assert "  left: 0 found, 1 false, 1 missed" in printed
+    written = read(tmp_path / "out" / "errors.json")
+    assert written["kinds"]["wrong class"]["count"] == 1
+    assert written["labels_to_check"][0]["labelled"] == "cat"
 
 
 def test_files_of_a_run_score_the_same_as_the_run(run, command, tmp_path):
@@ -120,8 +153,9 @@ def test_what_other_data_left_out_or_corrected_is_said(command, tmp_path):
     run = save_run(tmp_path / "run", {10: None}, config)
     printed = command(workdir=run, splits="own:val", unknown_classes="skip")
     notes = read(run / "eval" / "10-own_val.json")["notes"]
-    assert printed[2:5] == notes
-    names = [note.split(":")[-1].split()[0] for note in notes]
+    assert printed[2:6] == notes
+    assert notes[0] == "data: VOC XML (lists in ImageSets/Main/)"
+    names = [note.split(":")[-1].split()[0] for note in notes[1:]]
     assert names == ["own/000003", "own/000001", "own/000002"]
 
 

@@ -2,22 +2,22 @@
 
     python -m yolov1_jax.compare runs/r18 runs/r34 --published=article-r34 --output=comparison
 
-Each argument is a run folder, or a JSON file that `evaluate` wrote. Detections of another program
-are scored first, then compared:
+Each argument is a run folder, or a JSON file that `evaluate` wrote, also of another program's
+detections (evaluate --detections=... --output=other.json). A run shows the evaluations of one step
+(--step). Every evaluation set, known by the fingerprint of its annotations, has tables of its own:
 
-    python -m yolov1_jax.evaluate --detections=found.json --annotations=instances.json \\
-        --output=other.json
-    python -m yolov1_jax.compare runs/r34 other.json
+- mAP with the protocols as columns, then AP by class for each protocol
+- the difference from the first with a bootstrap interval over the images, where evaluate has
+  written the detections (pip install "yolov1_jax[errors]")
+- the spread of runs that differ in nothing but the seed, and which differences are larger
 
-Every evaluation set has tables of its own: mAP with the protocols as columns, then AP by class for
-each protocol. The sets are told apart by the fingerprint of their annotations. A run shows the
-evaluations of one step (--step). The last table has the settings in which the runs differ. --output
-writes compare.md and compare.png.
+The last table has the settings in which the runs differ. --output writes compare.md, compare.png.
 """
 
 import dataclasses
 import importlib.resources
 import json
+import math
 import pathlib
 import statistics
 import sys
@@ -31,7 +31,10 @@ from rich.markdown import Markdown
 
 from yolov1_jax import command_line
 from yolov1_jax.config import UserError, flatten, local_path
+from yolov1_jax.data.coco_json import read_coco_annotations
+from yolov1_jax.evaluation.errors import differences, is_installed
 from yolov1_jax.evaluation.evaluator import PROTOCOLS
+from yolov1_jax.evaluation.results_files import read_results
 from yolov1_jax.training import run_folder
 from yolov1_jax.training.metrics import read_metrics
 from yolov1_jax.visualization.comparison import comparison_figure
@@ -43,6 +46,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "folder to write to", flag_values=
 
 # "mAP", "ap" by class, COCO's "AP50" ..., "by_epoch": (epoch, mAP); fractions, or None.
 Numbers = Mapping[str, Any]
+_NOT_SETTINGS = ("seed", "device", "images/s in training")  # of a group of seeds
 _PARTS = ("AP50", "AP75", "AP_small", "AP_medium", "AP_large")  # of coco, beside its mAP
 
 
@@ -55,6 +59,7 @@ class EvaluationSet:
 
 
 Scores = dict[tuple[EvaluationSet, str], Numbers]  # by evaluation set and protocol
+Files = dict[EvaluationSet, pathlib.Path]  # of detections
 
 
 class Entry(NamedTuple):
@@ -64,22 +69,20 @@ class Entry(NamedTuple):
     about: str  # one line: which step, or where the numbers are from
     scores: Scores
     settings: Mapping[str, Any] = {}  # of a run, by flat key
+    files: Mapping[EvaluationSet, pathlib.Path] = {}  # of its detections
     selected_on: EvaluationSet | None = None  # where its step had the best mAP of several
 
 
 def read_entries(paths: Sequence[str], *, step: str, published: Sequence[str]) -> list[Entry]:
-    """Reads runs and results by their paths; published ones, by name or "all", come last.
-
-    Raises:
-      UserError: there is nothing to compare, or no such file, step or published result.
-    """
+    """Reads runs and results by their paths; published ones, by name or "all", come last."""
     entries: list[Entry] = []
     for path in map(local_path, paths):
         if (path / "config.json").is_file():
             entry = _read_run(path, step)
         elif result := _read_result(path):
             about = "; ".join([str(path), *result.get("notes", ())])
-            entry = Entry(path.stem, about, _scores(result, [str(path)]))
+            scores, files = _measured(path, result)
+            entry = Entry(path.stem, about, scores, files=files)
         else:
             raise UserError(
                 f"expected a run folder or a JSON file of evaluate, found {path}: correct the "
@@ -100,7 +103,8 @@ def _read_result(path: pathlib.Path) -> dict[str, Any] | None:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return result if isinstance(result, dict) and {"mAP", "protocol"} <= result.keys() else None
+    parts = {"mAP", "protocols", "evaluation_set"}
+    return result if isinstance(result, dict) and parts <= result.keys() else None
 
 
 def _read_run(workdir: pathlib.Path, step: str) -> Entry:
@@ -113,10 +117,10 @@ def _read_run(workdir: pathlib.Path, step: str) -> Entry:
         "images/s in training": f"{statistics.median(speeds):.3g}" if speeds else None,
         **{f"versions.{name}": version for name, version in about.get("versions", {}).items()},
     }
-    name, splits = workdir.resolve().name, config.data.eval
+    name = workdir.resolve().name
     paths = sorted((workdir / "eval").glob("*.json"), key=lambda path: (len(path.name), path))
-    files = {path: one for path in paths if (one := _read_result(path))}
-    results = {path: one for path, one in files.items() if one["step"] is not None}
+    read = {path: _read_result(path) for path in paths}
+    results = {path: one for path, one in read.items() if one and one["step"] is not None}
     if not results:
         return Entry(name, "not evaluated yet", {}, settings)
 
@@ -133,29 +137,32 @@ def _read_run(workdir: pathlib.Path, step: str) -> Entry:
     noted = {row["step"]: row["mAP"] for row in rows}.get(chosen, -1.0)
     # If the mAP is another one than in training, the files of the evaluation set have changed.
     if abs(mean_aps.get(chosen, 2.0) - noted) < 1e-3:
-        result = own[chosen]
-        numbers = result.get("protocols", {}).get(result["protocol"], result)
+        numbers = own[chosen]["protocols"][own[chosen]["protocol"]]
         numbers["by_epoch"] = [(row["epoch"], row["mAP"]) for row in rows]
     scores: Scores = {}
-    for one in results.values():
+    files: Files = {}
+    for path, one in results.items():
         if one["step"] == chosen:
-            scores = {**scores, **_scores(one, splits), **scores}  # the first of equals
-    selected_on = _set_of(own[best], splits) if step == "best" and len(own) > 1 else None
+            more_scores, more_files = _measured(path, one)
+            scores = {**scores, **more_scores, **scores}  # the first of equals
+            files = more_files | files
+    selected = step == "best" and len(own) > 1
+    selected_on = _set_of(own[best]["evaluation_set"]) if selected else None
     about = f"step {chosen:,} ({step}) of {len(steps)} evaluated"
-    return Entry(name, about, scores, settings, selected_on)
+    return Entry(name, about, scores, settings, files, selected_on)
 
 
-def _scores(result: Mapping[str, Any], splits: Sequence[str]) -> Scores:
-    data, protocols = _set_of(result, splits), result.get("protocols", {result["protocol"]: result})
-    renamed = {"seed": "reference"}  # its name in older versions
-    return {(data, renamed.get(name, name)): one for name, one in protocols.items()}
+def _measured(path: pathlib.Path, result: Mapping[str, Any]) -> tuple[Scores, Files]:
+    """The scores of a result, and where its detections are: what was evaluated, or beside it."""
+    data = _set_of(result["evaluation_set"])
+    found = pathlib.Path(result.get("detections", path.with_suffix("") / "detections.json"))
+    scores = {(data, name): one for name, one in result["protocols"].items()}
+    return scores, {data: found} if found.exists() else {}
 
 
-def _set_of(result: Mapping[str, Any], splits: Sequence[str]) -> EvaluationSet:
-    """`splits`: for results of older versions, which do not name theirs."""
-    about = result.get("evaluation_set", result)
+def _set_of(about: Mapping[str, Any]) -> EvaluationSet:
     names = []
-    for split in about.get("splits") or splits:
+    for split in about["splits"]:
         data, _, part = split.replace("voc/", "VOC").partition(":")
         part = {"train+validation": "trainval", "validation": "val"}.get(part, part)
         names.append(f"{'synthetic ' * (about.get('source') == 'synthetic')}{data} {part}".strip())
@@ -170,7 +177,7 @@ def _read_published(names: Sequence[str], measured: set[EvaluationSet]) -> list[
     file = importlib.resources.files("yolov1_jax") / "published.toml"
     content = tomllib.loads(file.read_text(encoding="utf-8"))
     known = {row["name"]: row for row in content["entry"]}
-    own = _set_of(content["data"], ())
+    own = _set_of(content["data"])
     same = [data for data in measured if data.title == own.title]
     data = same[0] if len(same) == 1 else own
     entries = []
@@ -179,7 +186,8 @@ def _read_published(names: Sequence[str], measured: set[EvaluationSet]) -> list[
             raise UserError(f"expected --published=all or some of {[*known]}, got {name}")
         row = known[name]
         selected_on = data if row.get("selected_on_test") else None
-        entries.append(Entry(name, row["about"], {(data, row["protocol"]): row}, {}, selected_on))
+        scores: Scores = {(data, row["protocol"]): row}
+        entries.append(Entry(name, row["about"], scores, selected_on=selected_on))
     return entries
 
 
@@ -201,6 +209,7 @@ def page_of(entries: Sequence[Entry]) -> str:
         parts.append(_table([*columns], [*zip(*columns.values(), strict=True)]))
         if any(entry.selected_on == data for entry in entries):
             parts.append("† The step was selected by its mAP on this very data.")
+        parts += [*_difference_parts(here, data), *_seed_parts(here, scores)]
         for protocol, by_name in scores.items():
             aps = {name: score["ap"] for name, score in by_name.items() if score.get("ap")}
             labels = dict.fromkeys(label for ap in aps.values() for label in ap)
@@ -215,6 +224,59 @@ def page_of(entries: Sequence[Entry]) -> str:
         parts.append(f"## Settings that differ ({len(keys) - len(rows)} are equal)")
         parts += [_table(["", *(run.name for run in runs)], rows, ":---")] if rows else []
     return "\n\n".join(parts)
+
+
+def _difference_parts(entries: Sequence[Entry], data: EvaluationSet) -> list[str]:
+    """The difference of each entry from the first, by COCO's rules, where detections are there."""
+    paths = {entry.name: entry.files[data] for entry in entries if data in entry.files}
+    missing = [entry.name for entry in entries if entry.settings and entry.name not in paths]
+    truths = [path.with_name("annotations.json") for path in paths.values()]
+    truths = [path for path in truths if path.exists()]
+    note = (
+        f"No difference without detections, which `yolov1 evaluate` writes: {', '.join(missing)}."
+    )
+    parts = [note] if missing and len(entries) > 1 else []
+    if len(paths) < 2 or not truths:
+        return parts
+    if not is_installed():
+        return [*parts, '`pip install "yolov1_jax[errors]"` for intervals of the differences.']
+    annotations = read_coco_annotations(truths[0])
+    first, *others = (read_results(path, annotations).detections for path in paths.values())
+    names, text = [*paths], "{:+.1f} ({:+.1f} to {:+.1f})"
+    rows = []
+    for name, other in zip(names[1:], others, strict=True):
+        changes = differences(annotations, first, other).values()
+        rows.append([name, *(text.format(*(100 * end for end in change)) for change in changes)])
+    title = f"### Difference from {names[0]} (points), and its 95 % interval over the images"
+    note = "An interval with 0 may be chance in the choice of images. The seed is not covered."
+    return [*parts, title, _table(["", "AP of coco", "AP50", "AP75"], rows), note]
+
+
+def _seed_parts(entries: Sequence[Entry], scores: Mapping[str, Mapping[str, Numbers]]) -> list[str]:
+    """The spread of runs that differ in their seed alone, and what it says of the differences."""
+    protocol, by_name = next(iter(scores.items()))
+    groups: dict[str, dict[str, float]] = {}  # mAP by settings and name
+    for entry in entries:
+        if entry.settings and (mean_ap := by_name.get(entry.name, {}).get("mAP")) is not None:
+            config = {key: one for key, one in entry.settings.items() if key not in _NOT_SETTINGS}
+            groups.setdefault(repr(config), {})[entry.name] = 100 * mean_ap
+    values = [[*group.values()] for group in groups.values()]
+    repeated = [one for one in values if len(one) > 1]
+    if not repeated:
+        return []
+    squares = sum((len(one) - 1) * statistics.variance(one) for one in repeated)
+    spread = math.sqrt(squares / sum(len(one) - 1 for one in repeated))
+    rows = []
+    for names, one in zip(groups.values(), values, strict=True):
+        mean = statistics.mean(one)
+        change = mean - statistics.mean(values[0])
+        chance = 2 * spread * math.sqrt(1 / len(one) + 1 / len(values[0]))
+        verdict = "within" if abs(change) <= chance else "more than"
+        rows.append([", ".join(names), str(len(one)), f"{mean:.1f}", f"{change:+.1f}", verdict])
+    return [
+        f"### Seeds: mAP (%), {protocol}; standard deviation {spread:.1f} from seed to seed",
+        _table(["runs", "seeds", "mean", "difference", "the spread of seeds"], rows),
+    ]
 
 
 def _by_protocol(entries: Sequence[Entry], data: EvaluationSet) -> dict[str, dict[str, Numbers]]:

@@ -16,6 +16,9 @@ PATH is a COCO results JSON, a folder of the devkit's comp4_det_<set>_<class>.tx
 of their paths (results/comp4_det_test). The ground truth is that of a run, of a folder (which needs
 no images for this) or tfds, or of a COCO annotations JSON. --output writes the numbers.
 
+--errors prints the kinds of errors and what mending each is worth, the best threshold by class, the
+worst images and doubtful labels, and writes errors.json (pip install "yolov1_jax[errors]").
+
 Protocols: voc07 (the official 11-point rule), voc10 (the official area rule), coco (COCO's AP) and
 reference (the PyTorch reference's own rule, its faults included, which compares with its published
 numbers only; it needs the network's output and cannot be computed for --detections).
@@ -36,13 +39,17 @@ from yolov1_jax import command_line
 from yolov1_jax import config as configs
 from yolov1_jax.config import UserError
 from yolov1_jax.data.coco_json import read_coco_annotations
-from yolov1_jax.data.dataset import Annotations
+from yolov1_jax.data.dataset import Annotations, Source
 from yolov1_jax.data.source import FORMATS as DATA_FORMATS
 from yolov1_jax.data.source import class_names_of_folder, open_source
-from yolov1_jax.evaluation.evaluator import PROTOCOLS, Evaluator, Result, evaluate_detections
+from yolov1_jax.evaluation.accuracy import EVALUATORS, AnyResult
+from yolov1_jax.evaluation.errors import check_installed, find_errors
+from yolov1_jax.evaluation.evaluator import PROTOCOLS, Result, evaluate_detections
 from yolov1_jax.evaluation.results_files import FORMATS, read_results, results_files
 from yolov1_jax.training import build, cpu, run_folder
-from yolov1_jax.visualization.report import ap_table, protocol_table, report_result
+from yolov1_jax.visualization.classification import report_run, result_table
+from yolov1_jax.visualization.draw import DRAWN_SCORE
+from yolov1_jax.visualization.report import error_summary, protocol_table
 
 FLAGS = flags.FlagValues()
 _string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
@@ -54,6 +61,7 @@ _SPLITS = flags.DEFINE_list("splits", None, "evaluate on these splits", flag_val
 _ROOT = _string("root", None, "folder of the splits, as config.data.root")
 _RESULTS_FORMAT = _choice("results_format", "coco", FORMATS, "of the detections that are written")
 _OUTPUT = _string("output", None, "FILE.json or folder for the result; else <workdir>/eval")
+_ERRORS = flags.DEFINE_bool("errors", False, "name the errors, see above", flag_values=FLAGS)
 _DETECTIONS = _string("detections", None, "evaluate these files instead of a checkpoint")
 _SOURCE = _choice("source", None, ("folder", "tfds"), "what the --splits of --detections are")
 _FORMAT = _choice("format", "auto", DATA_FORMATS, "of the data of --source=folder")
@@ -75,6 +83,8 @@ def run(_: list[str]) -> None:
             "expected --workdir, or --detections with one of --workdir, --annotations and (with "
             f"--splits) --source, found {' and '.join(given) or 'none of them'}"
         )
+    if _ERRORS.value:
+        check_installed()
     if _DETECTIONS.value is None:
         _evaluate_run(configs.local_path(_WORKDIR.value))
     else:
@@ -82,8 +92,9 @@ def run(_: list[str]) -> None:
 
 
 def _evaluate_run(workdir: pathlib.Path) -> None:
-    setup, variables, step, reason = build.restore_run(workdir, _STEP.value)
-    config = _with_flags(setup.config)
+    restored = build.restore_run(workdir, _STEP.value)
+    step = restored.step
+    config = _with_flags(restored.setup.config)
     splits = configs.split_list(config.data.eval)
     protocol = _PROTOCOL.value or config.eval.protocol
     name = str(step)
@@ -93,32 +104,44 @@ def _evaluate_run(workdir: pathlib.Path) -> None:
     if protocol != config.eval.protocol:
         name += f"-{protocol}"
     output = _output_file(name, workdir / "eval")
-    source = build.open_split(config, "eval")
-    evaluator = Evaluator(source.annotations(), protocol=protocol, **build.select_options(config))
-    print(f"{workdir}: step {step:,}, {reason}\ndata: {', '.join(splits)}, {len(source):,} images")
-    progress = functools.partial(track, transient=True, disable=not sys.stdout.isatty())
-    for predictions, index in setup.predictions(variables, source, progress):
-        evaluator.update(predictions, index)
-    result = evaluator.compute()
-    _print_result(result, result.annotations.report.notes(), step)
-
+    print(f"{workdir}: step {step:,}, {restored.reason}")
+    result, source = evaluate_step(restored, config, protocol)
     folder = output.with_suffix("")
+    _show(result, result.annotations.report.notes(), folder, step)
     numbers = result.summary(source=config.data.source, splits=splits, step=step)
     run_folder.write_json(output, numbers)
-    # "VOC2007:test" is the devkit's set "test"; "eval:100" are 100 synthetic scenes.
-    sets = splits if config.data.source == "synthetic" else [s.split(":")[-1] for s in splits]
-    files = results_files(
-        result.detections,
-        result.annotations,
-        results_format=_RESULTS_FORMAT.value,
-        set_name=_file_part("+".join(sets)),
-    )
-    for path, text in files.items():
-        run_folder.write_text(folder / path, text)
+    if isinstance(result, Result):
+        # "VOC2007:test" is the devkit's set "test"; "eval:100" are 100 synthetic scenes.
+        sets = splits if config.data.source == "synthetic" else [s.split(":")[-1] for s in splits]
+        files = results_files(
+            result.detections,
+            result.annotations,
+            results_format=_RESULTS_FORMAT.value,
+            set_name=_file_part("+".join(sets)),
+        )
+        for path, text in files.items():
+            run_folder.write_text(folder / path, text)
+        print(f"detections in {folder}")
     # <workdir>/report shows the run's own data and protocol.
     report_folder = workdir if output == workdir / "eval" / f"{step}.json" else folder
-    report_result(report_folder, result, source, run_folder.metrics_path(workdir))
-    print(f"detections in {folder}\nresult in {output}, pictures in {report_folder}/report")
+    history_path = run_folder.metrics_path(workdir)
+    report_run(report_folder, result, source, history_path, config=config, step=step)
+    print(f"result in {output}, pictures in {report_folder}/report")
+
+
+def evaluate_step(
+    run: build.RestoredRun, config: ConfigDict, protocol: str
+) -> tuple[AnyResult, Source]:
+    """The result of a checkpoint on config.data.eval, and that source."""
+    source = build.open_split(config, "eval")
+    annotations, splits = source.annotations(), configs.split_list(config.data.eval)
+    options = build.evaluator_options(config)
+    evaluator = EVALUATORS[config.task](annotations, protocol=protocol, **options)
+    print(f"data: {', '.join(splits)}, {len(source):,} images")
+    progress = functools.partial(track, transient=True, disable=not sys.stdout.isatty())
+    for row in run.setup.predictions(run.variables, source, annotations, progress):
+        evaluator.update(*row)
+    return evaluator.compute(), source
 
 
 def _output_file(name: str, default: pathlib.Path) -> pathlib.Path:
@@ -148,7 +171,7 @@ def _evaluate_files(path: pathlib.Path) -> None:
     )
     notes = [*annotations.report.notes(), *results.notes]
     print(f"detections: {path}\ndata: {', '.join(splits)}, {len(annotations):,} images")
-    _print_result(result, notes)
+    _show(result, notes, output and output.with_suffix(""))
     numbers = result.summary(source=source, splits=splits, step=None)
     if output is not None:
         run_folder.write_json(output, {**numbers, "detections": str(path), "notes": notes})
@@ -163,21 +186,16 @@ def _ground_truth() -> tuple[Annotations, str, tuple[str, ...]]:
         config = _with_flags(run_folder.read_config(configs.local_path(_WORKDIR.value)))
         source = build.open_split(config, "eval", images_required=False)
         return source.annotations(), config.data.source, configs.split_list(config.data.eval)
-    name, root = _SOURCE.value, _root()
-    splits = configs.split_list(tuple(_SPLITS.value))
+    splits, root = configs.split_list(tuple(_SPLITS.value)), _root()
     class_names = None
-    if name == "folder":
+    if _SOURCE.value == "folder":
         # A class of the data set may have no object in these splits and be detected there.
         class_names = class_names_of_folder(root or ".", splits, _FORMAT.value)
+    options = {"data_format": _FORMAT.value, "images_required": False}
     source = open_source(
-        name,
-        root=root,
-        splits=splits,
-        class_names=class_names,
-        data_format=_FORMAT.value,
-        images_required=False,
+        _SOURCE.value, root=root, splits=splits, class_names=class_names, **options
     )
-    return source.annotations(), name, splits
+    return source.annotations(), _SOURCE.value, splits
 
 
 def _root() -> str | None:
@@ -196,14 +214,23 @@ def _with_flags(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def _print_result(result: Result, notes: Sequence[str], step: int | None = None) -> None:
+def _show(
+    result: AnyResult, notes: Sequence[str], folder: pathlib.Path | None, step: int | None = None
+) -> None:
+    """Prints the result; with --errors, also the errors, which go to <folder>/errors.json."""
     for note in notes:
         print(note)
-    if absent := result.evaluation.classes_without_objects:
+    if isinstance(result, Result) and (absent := result.evaluation.classes_without_objects):
         print(f"no object to find, therefore not in the mAP: {', '.join(absent)}")
     console = Console()
-    console.print(ap_table(result.evaluation, step=step))
-    console.print(protocol_table(result.evaluations))
+    console.print(result_table(result, step=step))
+    if isinstance(result, Result):
+        console.print(protocol_table(result.evaluations))
+        if _ERRORS.value:
+            errors = find_errors(result, DRAWN_SCORE)
+            print(error_summary(errors))
+            if folder is not None:
+                run_folder.write_json(folder / "errors.json", errors)
 
 
 def _file_part(name: str) -> str:
