@@ -3,14 +3,18 @@
 import functools
 import json
 import pathlib
+import shutil
+import signal
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_run import save_run
 
 from yolov1_jax import predict
-from yolov1_jax.detector import load
+from yolov1_jax.data.source import open_folder
+from yolov1_jax.detector import Detector, load
 
 
 @pytest.fixture(scope="module")
@@ -28,78 +32,168 @@ def compiled(run, monkeypatch):
     return run
 
 
-def save(path, size=(80, 60), orientation=1):
+def save(path, size=(80, 60), orientation=1, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(pixels).save(path, exif=exif)
     return path
 
 
+def save_video(path, size, num_frames=5):
+    """Frames that get bluer, at 12.5 frames per second."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12.5, size)
+    for i in range(num_frames):
+        writer.write(np.full((size[1], size[0], 3), (50 * (i % 5), 20, 0), np.uint8))
+    writer.release()
+    return path
+
+
+def frames_of(path):
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while (frame := capture.read()[1]) is not None:
+        frames.append(frame)
+    return frames, capture.get(cv2.CAP_PROP_FPS)
+
+
+def json_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def run_predict(workdir, out, *arguments, code=0):
+    assert predict.main([f"--workdir={workdir}", f"--output={out}", *map(str, arguments)]) == code
+
+
 def test_images_are_drawn_and_described(run, tmp_path, capsys):
-    photos, out, found = tmp_path / "photos", tmp_path / "out", tmp_path / "new" / "found.json"
+    photos, out = tmp_path / "photos", tmp_path / "new" / "out"
     turned, plain = save(photos / "a.jpg", (800, 600), 6), save(photos / "sub" / "a.png", (90, 70))
     (photos / "b.jpg").write_bytes(b"")
     (photos / "c.JPG").write_bytes(b"no image at all")
+    (photos / "clip.mp4").write_bytes(b"no video")
     before = turned.read_bytes()
-    flags = [f"--workdir={run}", f"--output={out}", f"--json={found}", "--score_threshold=0.01"]
-    assert predict.main([*flags, str(photos), "--step=latest"]) == 0
+    flags = "--save=drawn,json,crops", "--score_threshold=0.01", "--step=latest"
+    run_predict(run, out, *flags, photos, code=1)  # three are broken
 
-    content = json.loads(found.read_text())
+    rows = json_lines(out / "detections.jsonl")
     detector = load(run, 3)
-    names = detector.class_names
-    assert content["class_names"] == list(names)
-    first, second = content["images"]
-    for entry, file, size in ((first, turned, (600, 800)), (second, plain, (90, 70))):
-        (detections,) = detector(file, score_threshold=0.01)
-        assert len(detections.scores) > 0
-        for row, box, score, label in zip(entry["detections"], *detections, strict=True):
-            assert (row["class"], row["label"]) == (names[label], label)
-            assert row["score"] == pytest.approx(score, abs=1e-3)
-            assert row["box_xyxy"] == pytest.approx(box, abs=0.1)
-        assert (entry["width"], entry["height"]) == size
-        assert entry["file"] == str(file)
-        assert entry["annotated"] == str(out / file.relative_to(photos))
-        with Image.open(entry["annotated"]) as image:
+    for row, file, size in zip(rows, (turned, plain), ((600, 800), (90, 70)), strict=True):
+        expected = detector(file, score_threshold=0.01)
+        assert expected.names
+        boxes = [one["box_xyxy"] for one in row["detections"]]
+        np.testing.assert_allclose(boxes, expected.boxes_xyxy, atol=0.1)
+        assert [one["class"] for one in row["detections"]] == expected.names
+        for i, (name, box) in enumerate(zip(expected.names, boxes, strict=True), start=1):
+            stem = file.relative_to(photos).with_suffix("")
+            with Image.open(out / "crops" / name / f"{stem}_{i}.jpg") as crop:
+                np.testing.assert_allclose(crop.size, np.subtract(box[2:], box[:2]), atol=2.1)
+        assert (row["file"], row["width"], row["height"]) == (str(file), *size)
+        with Image.open(out / file.relative_to(photos)) as image:
             assert image.getexif().get(0x0112, 1) == 1  # not turned twice
             assert image.width * size[1] == size[0] * image.height
-    assert [pathlib.Path(one["file"]).name for one in content["skipped"]] == ["b.jpg", "c.JPG"]
-    assert all(one["reason"] for one in content["skipped"])
     assert turned.read_bytes() == before
     printed = capsys.readouterr()
-    lines = [line.split(":")[0] for line in printed.out.splitlines()]
-    assert lines == [f"{one['file']} -> {one['annotated']}" for one in (first, second)]
-    assert ["b.jpg" in line or "c.JPG" in line for line in printed.err.splitlines()] == [True] * 2
+    lines = printed.out.splitlines()
+    assert [line.split(":")[0] for line in lines[:2]] == [str(turned), str(plain)]
+    assert "2 images" in lines[2]
+    assert "3 skipped" in lines[2]
+    skipped = [line.split(":")[0].split("/")[-1] for line in printed.err.splitlines()]
+    assert sorted(skipped) == ["b.jpg", "c.JPG", "clip.mp4"]
 
 
-def test_results_go_to_the_run_by_default_and_names_need_not_be_utf_8(compiled, tmp_path, capsys):
-    file = save(tmp_path / "a.jpg").rename(tmp_path / "a\udcff.jpg")
-    assert predict.main([f"--workdir={compiled}", str(file)]) == 0
+@pytest.mark.parametrize("name", ["voc", "yolo", "coco"])
+def test_the_readers_of_data_read_labels_back(compiled, tmp_path, name):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    files = [save(photos / f"{i}.jpg", (90 + i, 70), i, seed=i) for i in (1, 6)]  # 6: turned
+    run_predict(compiled, out, f"--save={name}", "--score_threshold=0.001", *files)
+    assert sorted(path.name for path in out.iterdir()) == ["coco.json" if name == "coco" else name]
+    shutil.copytree(photos, (out if name == "coco" else out / name) / "images")
+    source = open_folder(out, ["all"], data_format=name)
+    found = _load(compiled)(files, score_threshold=0.001)
+    for i, expected in enumerate(found):
+        boxes, labels, _ = source.annotations()[i]
+        names = [source.class_names[label] for label in labels]
+        pixel_numbers = np.clip(expected.boxes_xyxy, 1, expected.size * 2)
+        for one, box in zip(expected.names, pixel_numbers, strict=True):
+            same = [other for other, of in zip(boxes, names, strict=True) if of == one]
+            assert np.abs(np.array(same) - box).max(axis=1).min() < 0.011
+        assert len(names) == len(expected.names) > 0
+        assert source[i].image.shape[1::-1] == expected.size
+    if name == "coco":
+        content = json.loads((out / "coco.json").read_text())
+        scores = [row["score"] for row in content["annotations"]]
+        np.testing.assert_allclose(scores, np.concatenate([one.scores for one in found]))
+
+
+@pytest.mark.parametrize("size", [(160, 240), (131, 201)])
+def test_a_video_keeps_its_frames_rate_and_size(compiled, tmp_path, size):
+    video, out = save_video(tmp_path / "clip.mp4", size), tmp_path / "out"
+    flags = "--save=drawn,json,yolo", "--score_threshold=0.9", "--batch_size=2"
+    run_predict(compiled, out, *flags, video)
+    frames, rate = frames_of(out / "clip.mp4")
+    assert rate == 12.5
+    # The codec has even sides only.
+    assert {frame.shape for frame in frames} == {(size[1] & ~1, size[0] & ~1, 3)}
+    given = frames_of(video)[0]
+    for drawn, frame in zip(frames, given, strict=True):
+        np.testing.assert_allclose(*(np.median(i, axis=(0, 1)) for i in (drawn, frame)), atol=30)
+    rows = json_lines(out / "detections.jsonl")
+    assert [(row["file"], row["frame"]) for row in rows] == [(str(video), i) for i in range(1, 6)]
+    expected = _load(compiled)([frame[..., ::-1] for frame in given], score_threshold=0.9)
+    names = [[one["class"] for one in row["detections"]] for row in rows]
+    assert names == [one.names for one in expected] != [[]] * 5
+    assert (out / "yolo" / "labels" / "clip_000005.txt").is_file()
+
+
+def test_ctrl_c_leaves_whole_files(compiled, tmp_path, monkeypatch):
+    video, out = save_video(tmp_path / "clip.mp4", (48, 64), num_frames=20), tmp_path / "out"
+    stream = Detector.stream
+
+    def interrupted(*arguments, **options):
+        for i, found in enumerate(stream(*arguments, **options)):
+            if i == 2:
+                signal.raise_signal(signal.SIGINT)
+            yield found
+
+    monkeypatch.setattr(Detector, "stream", interrupted)
+    run_predict(compiled, out, "--save=drawn,json,coco", "--batch_size=4", video, code=130)
+    assert len(frames_of(out / "clip.mp4")[0]) == 4
+    assert len(json.loads((out / "coco.json").read_text())["images"]) == 4
+    assert len(json_lines(out / "detections.jsonl")) == 4
+    assert len(list(out.iterdir())) == 3  # nothing half written
+
+
+def test_results_go_to_the_run_by_default_and_other_files_are_named(compiled, tmp_path, capsys):
+    file = save(tmp_path / "a.jpg").rename(tmp_path / "a\udcff.jpg")  # a name that is not UTF-8
+    for name in ("a.gif", "b.gif", "phone.heic", ".hidden"):
+        (tmp_path / name).touch()
+    assert predict.main([f"--workdir={compiled}", str(tmp_path)]) == 0
     assert (compiled / "predictions" / file.name).is_file()
-    assert "a\\udcff.jpg: " in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "a\\udcff.jpg: " in printed.out
+    assert printed.err == "not read: 2 x .gif, 1 x .heic\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
         ("--workdir=RUN", "image"),
-        ("RUN photos/a.jpg", "no --workdir=RUN"),
+        ("--workdir=RUN --model=a.onnx photos/a.jpg", "--model"),
         ("--workdir=RUN missing.jpg", "missing.jpg"),
-        ("--workdir=RUN empty", ".webp"),
-        ("--workdir=RUN photos/broken.jpg", "read"),
-        ("--workdir=RUN photos/a.jpg --step=7", "7"),
+        ("--workdir=RUN photos/*.png", "*.png"),
+        ("--workdir=RUN photos/a.jpg --save=xml", "'xml'"),
+        ("--workdir=RUN photos/a.jpg --classes=cat", "'cat'"),
         ("--workdir=nothing photos/a.jpg", "config.json"),
         ("--workdir=RUN photos/a.jpg --output=photos", "--output"),
-        ("--workdir=RUN photos/a.jpg --json=empty", "--json"),
         ("--workdir=RUN photos/../photos --output=./photos", "--output"),
+        ("--workdir=RUN clip.mp4 --output=.", "--output"),
     ],
 )
 def test_mistakes_are_named_in_one_line(run, tmp_path, monkeypatch, capsys, arguments, word):
     monkeypatch.chdir(tmp_path)
     original = save(pathlib.Path("photos/a.jpg")).read_bytes()
-    pathlib.Path("photos/broken.jpg").write_bytes(b"")
-    pathlib.Path("empty").mkdir()
+    pathlib.Path("clip.mp4").touch()
     assert predict.main(arguments.replace("RUN", str(run)).split()) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
@@ -108,45 +202,21 @@ def test_mistakes_are_named_in_one_line(run, tmp_path, monkeypatch, capsys, argu
     assert not pathlib.Path("nothing").exists()
 
 
-def test_files_of_other_formats_are_named(compiled, tmp_path, capsys):
-    save(tmp_path / "photos" / "scan.TIF")
-    for name in ("a.gif", "b.gif", "phone.heic", "notes", ".hidden"):
-        (tmp_path / "photos" / name).write_bytes(b"GIF89a")
-    found = tmp_path / "found.json"
-    assert predict.main([f"--workdir={compiled}", f"--json={found}", str(tmp_path / "photos")]) == 0
-    content = json.loads(found.read_text())
-    assert [pathlib.Path(one["file"]).name for one in content["images"]] == ["scan.TIF"]
-    skipped = [pathlib.Path(one["file"]).name for one in content["skipped"]]
-    assert skipped == ["a.gif", "b.gif", "notes", "phone.heic"]
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[1] for line in lines] == ["a.gif, b.gif", "notes", "phone.heic"]
-
-
-def test_a_drawing_that_cannot_be_written_loses_no_detections(compiled, tmp_path, capsys):
-    for name in ("a.png", "b/c.png", "d.png"):
-        save(tmp_path / "photos" / name)
-    out, found = tmp_path / "out", tmp_path / "found.json"
-    out.mkdir()
-    (out / "b").write_text("in the way of a folder")
-    flags = [f"--workdir={compiled}", f"--output={out}", f"--json={found}"]
-    assert predict.main([*flags, str(tmp_path / "photos")]) == 1
-    images = json.loads(found.read_text())["images"]
-    assert [one["annotated"] for one in images] == [str(out / "a.png"), None, None]
-    assert len(capsys.readouterr().err.splitlines()) == 2
-    assert sorted(path.name for path in out.iterdir()) == ["a.png", "b"]
-
-
-def test_every_image_gets_a_name_of_its_own_and_the_output_is_not_searched(tmp_path, monkeypatch):
+def test_every_input_gets_a_name_of_its_own_and_the_output_is_not_searched(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("b.jpg", "a.PNG", "sub/b.jpg", ".hidden.jpg", "out/b.jpg", "x/a.png", "x/a.bmp"):
         save(pathlib.Path(name))
-    pathlib.Path("notes.txt").write_text("no image")
-    planned, others = predict.plan([".", "a.PNG", "x/a.bmp", "x"], pathlib.Path("out"))
-    assert others == [pathlib.Path("notes.txt")]
-    assert {str(file): str(annotated) for file, annotated in planned.items()} == {
-        "a.PNG": "out/a.png",
-        "b.jpg": "out/b.jpg",
-        "sub/b.jpg": "out/sub/b.jpg",
-        "x/a.bmp": "out/x/a.png",
-        "x/a.png": "out/x/a_2.png",
+    for name in ("notes.txt", "sub/c.MP4", "sub/c.avi"):
+        pathlib.Path(name).write_text("no image")
+    inputs, others = predict.find_inputs([".", "a.PNG", "x/*.bmp", "x", "0"], pathlib.Path("out"))
+    assert others == {".txt": 1}
+    assert {str(file): stem.as_posix() for file, stem in inputs.items()} == {
+        "a.PNG": "a",
+        "b.jpg": "b",
+        "sub/b.jpg": "sub/b",
+        "sub/c.MP4": "sub/c",
+        "sub/c.avi": "sub/c_2",
+        "x/a.bmp": "x/a",
+        "x/a.png": "x/a_2",
+        "0": "camera_0",
     }

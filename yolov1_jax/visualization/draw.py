@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 DRAWN_SCORE = 0.2
 # Pixels: the root of the area to which a smaller image is enlarged, so that captions leave room.
 MIN_MEAN_SIDE = 400
-MAX_SIDE = 65_500  # pixels; JPEG and libjpeg have no larger images
 # Okabe & Ito (2008); from the seventh on, each the farthest in OKLab from all before it, as seen
 # with full, protanopic and deuteranopic vision.
 COLOURS = (
@@ -61,8 +60,7 @@ def draw_objects(
     Args:
       class_names: the name of each label.
       detections, ground_truth: in pixels of `image`. Boxes are cut at its border.
-      scale: to resize the image by. None enlarges an image smaller than MIN_MEAN_SIDE by the
-        smallest whole factor that reaches it, but never beyond MAX_SIDE.
+      scale: to resize the image by; None enlarges one below MIN_MEAN_SIDE by a whole factor.
     """
     canvas = _Canvas(image, scale)
     captions: list[tuple[_Box, str, str, str]] = []  # the first ones find the best places
@@ -94,12 +92,9 @@ def draw_page(
     ground_truth: Sequence[GroundTruth],
     class_names: Sequence[str],
 ) -> np.ndarray:
-    """Draws the objects of images of any size, laid out in rows that fill the page.
+    """Draws images of any size in rows that fill the page. -> uint8 RGB [height, 1200, 3].
 
     Arguments as of `draw_objects`, of each image; detections below DRAWN_SCORE are not drawn.
-
-    Returns:
-      uint8 RGB, [height of the page, 1200, 3].
     """
     aspects = [image.shape[1] / image.shape[0] for image in images]
     rows: list[list[int]] = [[]]
@@ -108,13 +103,12 @@ def draw_page(
             rows.append([])
         rows[-1].append(i)
 
-    key = Image.new("RGB", (_PAGE_WIDTH, 32), "white")
-    text = (
+    strips = [Image.new("RGB", (_PAGE_WIDTH, 32), "white")]
+    key = (
         f"solid: detection with a score of at least {DRAWN_SCORE}     dashed: ground truth, named "
         "where missed     dotted: difficult ground truth"
     )
-    ImageDraw.Draw(key).text((_GAP, 16), text, "#333333", _font(14), anchor="lm")
-    strips = [key]
+    ImageDraw.Draw(strips[0]).text((_GAP, 16), key, "#333333", _font(14), anchor="lm")
     for row in rows:
         room = _PAGE_WIDTH - _GAP * (len(row) + 1)
         # A row of few images is not blown up to fill the page.
@@ -174,11 +168,8 @@ class _Canvas:
         height, width = image.shape[:2]
         if scale is None:
             scale = max(1, math.ceil(MIN_MEAN_SIDE / math.sqrt(height * width)))
-            scale = min(scale, MAX_SIDE / max(height, width))
         size = max(1, round(scale * width)), max(1, round(scale * height))
-        self.image = Image.fromarray(image)
-        if size != self.image.size:
-            self.image = self.image.resize(size, Image.Resampling.LANCZOS)
+        self.image = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
         self.scale = np.array([size[0] / width, size[1] / height] * 2)
         self.draw = ImageDraw.Draw(self.image, "RGBA")
         self.line = max(2, round(min(size) / 120))
@@ -194,24 +185,17 @@ class _Canvas:
         return left, top, max(left, right - 1), max(top, bottom - 1)
 
     def outline(self, box: _Box, colour: str) -> None:
-        left, top, right, bottom = box
-        around = left - 1, top - 1, right + 1, bottom + 1
+        around = box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1
         self.draw.rectangle(around, outline=_EDGE, width=self.line + 2)
         self.draw.rectangle(box, outline=colour, width=self.line)
 
     def dashes(self, box: _Box, length: int) -> None:
         left, top, right, bottom = box
         thick, step = self.line - 2, length + 3 * self.line
-        dashes = [
-            (x, y, min(x + length, right), y + thick)
-            for x in range(left, right, step)
-            for y in (top, bottom - thick)
-        ]
-        dashes += [
-            (x, y, x + thick, min(y + length, bottom))
-            for y in range(top, bottom, step)
-            for x in (left, right - thick)
-        ]
+        rows, columns = (top, bottom - thick), (left, right - thick)
+        x_starts, y_starts = range(left, right, step), range(top, bottom, step)
+        dashes = [(x, y, min(x + length, right), y + thick) for x in x_starts for y in rows]
+        dashes += [(x, y, x + thick, min(y + length, bottom)) for y in y_starts for x in columns]
         for left, top, right, bottom in dashes:
             self.draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), "white", _EDGE)
 
@@ -226,11 +210,10 @@ class _Canvas:
         for top in (box[1] - height, box[1], box[3]):
             right, bottom = left + width, top + height
             inside = top >= 0 and right <= self.image.width and bottom <= self.image.height
-            free = all(
-                left >= other[2] or right <= other[0] or top >= other[3] or bottom <= other[1]
+            if inside and not any(
+                left < other[2] and right > other[0] and top < other[3] and bottom > other[1]
                 for other in self.captions
-            )
-            if inside and free:
+            ):
                 self.captions.append((left, top, right, bottom))
                 self.draw.rectangle((left, top, right - 1, bottom - 1), colour)
                 # Black or white, whichever has more contrast (relative luminance of WCAG 2.1).
@@ -241,10 +224,8 @@ class _Canvas:
 
 
 class Printable(NamedTuple):
-    """A name that a font can show."""
-
     text: str
-    font: str  # path of its file
+    font: str  # path of a file that has its characters
     family: str
 
 
@@ -252,14 +233,12 @@ class Printable(NamedTuple):
 def printable(name: str) -> Printable:
     """Finds a font for a name: that of matplotlib, else one of the system that has its characters.
 
-    Where there is none, the characters are written as Python's escapes, "\\u72d7", which the log
-    says once. A long name is shortened.
+    Where there is none, they are written as Python's escapes, "\\u72d7". Shortens a long name.
     """
     name = shortened(name, 60)
     wanted = set(map(ord, f"{name}0123456789.,() "))
-    own = Printable(name, _OWN_FONT, "DejaVu Sans")
     if wanted <= _characters(_OWN_FONT):
-        return own
+        return Printable(name, _OWN_FONT, "DejaVu Sans")
     from matplotlib.font_manager import fontManager  # lists the system's fonts, which takes long
 
     # "Last Resort" has a box for every character there is.
@@ -267,18 +246,9 @@ def printable(name: str) -> Printable:
     for font in sorted(fonts, key=lambda one: ("Sans" not in one.name, one.weight != 400)):
         if wanted <= _characters(font.fname):
             return Printable(name, font.fname, font.name)
-    known = _characters(_OWN_FONT)
-    text = "".join(c if ord(c) in known else ascii(c)[1:-1] for c in name)
-    _note_escapes()
-    return own._replace(text=shortened(text, 60))
-
-
-@functools.cache
-def _note_escapes() -> None:
-    log.warning(
-        "no font on this machine has all characters of the class names: pictures show some as "
-        "\\u72d7 does; install a font that has them, such as Noto Sans CJK"
-    )
+    text = "".join(c if ord(c) in _characters(_OWN_FONT) else ascii(c)[1:-1] for c in name)
+    log.warning("no font here has all characters of %s: install one, such as Noto Sans CJK", text)
+    return Printable(shortened(text, 60), _OWN_FONT, "DejaVu Sans")
 
 
 @functools.cache
