@@ -11,6 +11,7 @@ from yolov1_jax import config as configs
 from yolov1_jax import export, main
 from yolov1_jax.training.build import restore_run
 from yolov1_jax.training.pretrained import load_pretrained
+from yolov1_jax.weights.darknet import read_darknet
 from yolov1_jax.weights.safetensors_file import read_weights
 
 PLAIN = tiny_config(optimizer__ema_decay=0.9)
@@ -101,3 +102,32 @@ def test_a_checkpoint_becomes_a_run(runs, tmp_path):
     # The run that has started continues without the file.
     path.unlink()
     assert main.main([f"--workdir={workdir}", *start]) == 0
+
+
+def test_a_classifier_goes_with_its_backbone(tmp_path):
+    """In torchvision's naming: 122 arrays of a ResNet-18, and as many counters as BatchNorms."""
+    config = tiny_config(task="classification")
+    run = save_run(tmp_path / "run", {1: None}, config)
+    assert export.main([f"--workdir={run}", f"--output={tmp_path}/out.safetensors"]) == 0
+    tensors = read_weights(tmp_path / "out.safetensors").tensors
+    last = restore_run(run).variables["params"]["head"]["predict"]
+    assert len(tensors) == 122
+    np.testing.assert_array_equal(tensors["fc.weight"], np.transpose(last["kernel"]))
+    np.testing.assert_array_equal(tensors["fc.bias"], last["bias"])
+
+
+def test_a_classifier_of_darknet(tmp_path):
+    """Its last layer, a 1x1 convolution in Darknet, is biases and weights [filter, channel]."""
+    config = tiny_config(task="classification", model__backbone="fast", model__norm="darknet")
+    run = save_run(tmp_path / "run", {1: None}, config)
+    path = tmp_path / "out.weights"
+    assert export.main([f"--workdir={run}", f"--output={path}"]) == 0
+    variables = jax.device_get(restore_run(run).variables)
+    last = variables["params"]["head"]["predict"]
+    numbers = np.concatenate([last["bias"], last["kernel"].T.reshape(-1)])
+    np.testing.assert_array_equal(np.fromfile(path, "<f4")[-numbers.size :], numbers)
+    # A detector takes the backbone from it.
+    loaded, report = read_darknet(path, jax.tree.map(np.zeros_like, variables), partial=True)
+    assert "6 outputs" in report
+    for name, part in loaded.items():
+        jax.tree.map(np.testing.assert_array_equal, part["backbone"], variables[name]["backbone"])

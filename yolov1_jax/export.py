@@ -1,13 +1,31 @@
-"""Writes the weights of a run as a file that PyTorch programs or Darknet load.
+"""Writes a run as one file: its network for other runtimes, or its weights for other programs.
 
-    python -m yolov1_jax.export --workdir=runs/r34 --output=r34.safetensors [--format=backbone]
+    yolov1 export --workdir=runs/r34 --format=onnx [--output=r34.onnx] [IMAGE...]
+    yolov1 export --workdir=runs/r34 --output=r34.safetensors [--format=backbone]
 
-backbone   the ResNet in torchvision's naming, without its classifier
+stablehlo  FILE.stablehlo: for JAX, and IREE or XLA
+onnx       FILE.onnx: for ONNX Runtime, on servers, phones and in browsers
+tflite     FILE.tflite: for LiteRT (TensorFlow Lite); of a fixed --batch_size, without NMS and with
+           weights in float32
+
+These hold the network with all that `yolov1 predict --model=FILE` needs. It takes "images", uint8
+RGB [B, H, H, 3], and gives arrays by name, chosen by --outputs:
+
+predictions  boxes [B, S, S, K, 4], confidence [B, S, S, K] and class_scores [B, S, S, C]
+boxes        boxes_xyxy [B, D, 4] as fractions of the image, and scores [B, D, C]
+detections   after NMS by the thresholds of the run's evaluations, by descending score: boxes_xyxy
+             [B, D, 4], scores [B, D] and labels [B, D], -1 where there is no detection
+
+The file is run at once on the IMAGEs, by default 8 of the run's evaluation set; if it differs from
+the run by more than rounding, it is not written, and the exit code is 1.
+
+backbone   the ResNet in torchvision's naming; of a run of classification with its classifier, else
+           without
 reference  the detector in the naming of the PyTorch reference, channels [conf, x, y, w, h] per box
 torchlake  the detector in the naming of its later library, channels [x, y, w, h, conf] per box; for
            runs with config.model.head_neck_channels, as "reference" is for those without
 darknet    a FILE.weights of Darknet, of a run with its backbones and head; darknet_backbone: of its
-           first layers, without the head
+           first layers, without the head. Of a run of classification: Darknet's classifier
 
 The weights are those that the run evaluates with: averaged, where it averages them. The metadata
 of safetensors say, as JSON, what they were trained with. `--config.model.pretrained` takes the
@@ -15,8 +33,7 @@ file, and PyTorch by model.load_state_dict(safetensors.torch.load_file("r34.safe
 ResNet strict=False.
 """
 
-import importlib.metadata
-import json
+import math
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -25,96 +42,108 @@ import numpy as np
 from absl import flags
 
 from yolov1_jax import command_line
-from yolov1_jax.config import UserError, flatten, local_path
-from yolov1_jax.training.build import RestoredRun, detection_layer, restore_run
+from yolov1_jax.config import UserError, local_path
+from yolov1_jax.data.images import read_image
+from yolov1_jax.data.transforms import resize_image
+from yolov1_jax.exporting import darknet_weights, torch_weights
+from yolov1_jax.exporting.comparison import check_file
+from yolov1_jax.exporting.network import OUTPUTS, WEIGHTS, build_network
+from yolov1_jax.training import run_folder
+from yolov1_jax.training.build import RestoredRun, open_split, restore_run
 from yolov1_jax.weights import darknet
-from yolov1_jax.weights.formats import FORMATS, describe, to_format
-from yolov1_jax.weights.safetensors_file import write_safetensors
+from yolov1_jax.weights.formats import FORMATS
 
+NETWORKS = ("stablehlo", "onnx", "tflite")
 FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string("workdir", None, "run folder", flag_values=FLAGS)
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "FILE.safetensors or FILE.weights to write", flag_values=FLAGS
+    "output", None, "file to write; of a network <workdir>/detector.<format>", flag_values=FLAGS
 )
 _STEP = flags.DEFINE_string("step", "best", "best, latest or a step number", flag_values=FLAGS)
 _FORMAT = flags.DEFINE_enum(
     "format",
     None,
-    [*FORMATS, *darknet.FORMATS],
-    "default: reference or torchlake, for a .weights file darknet",
+    [*NETWORKS, *FORMATS, *darknet.FORMATS],
+    "default: by the suffix of the file; of .safetensors reference or torchlake",
     flag_values=FLAGS,
+)
+_OUTPUTS = flags.DEFINE_enum("outputs", "predictions", OUTPUTS, "of a network", flag_values=FLAGS)
+_WEIGHTS = flags.DEFINE_enum(
+    "weights", "float32", WEIGHTS, "their type in a network", flag_values=FLAGS
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "of a network; else any", lower_bound=1, flag_values=FLAGS
 )
 
 
-def run(_: list[str]) -> None:
-    workdir, output = local_path(_WORKDIR.value or ""), local_path(_OUTPUT.value or "")
-    form = _FORMAT.value or ("darknet" if output.suffix == ".weights" else None)
-    suffix = ".weights" if form in darknet.FORMATS else ".safetensors"
+def run(images: list[str]) -> None:
+    by_suffix = {".weights": "darknet", **{f".{name}": name for name in NETWORKS}}
+    output = local_path(_OUTPUT.value or "")
+    form = _FORMAT.value or by_suffix.get(output.suffix)
+    suffixes = {**dict.fromkeys(darknet.FORMATS, ".weights"), **{x: f".{x}" for x in NETWORKS}}
+    suffix = suffixes.get(form or "", ".safetensors")
     if _WORKDIR.value is None:
         raise UserError("expected --workdir=RUN, found none")
+    workdir = local_path(_WORKDIR.value)
+    if _OUTPUT.value is None and form in NETWORKS:
+        output = workdir / f"detector.{form}"
     if output.suffix != suffix:
         raise UserError(
-            f"expected --output=FILE{suffix}, found {_OUTPUT.value or 'none'}: only .safetensors "
-            "files are written, and .weights files with --format=darknet"
+            f"expected --output=FILE{suffix}, found {_OUTPUT.value or 'none'}: only .safetensors, "
+            f"{', '.join(by_suffix)} files are written, each in formats of its own"
         )
-    setup, variables, step, reason = restored = restore_run(workdir, _STEP.value)
-    print(f"{workdir}: step {step:,}, {reason}")
-    if form in darknet.FORMATS:
-        return _write_darknet(output, restored, form)
-    model, settings = setup.config.model, flatten(setup.config)
-    is_torchlake = model.head_neck_channels is not None and model.head != "local"
-    fitting = "torchlake" if is_torchlake and model.head_hidden is None else "reference"
-    name = form or fitting
-    if name not in ("backbone", fitting):
-        raise UserError(f"a {name!r} network has another neck than this run: --format={fitting}")
-    tensors = to_format(
-        variables, name, boxes_per_cell=model.boxes_per_cell, grid_size=model.grid_size
-    )
-    # PyTorch's BatchNorm counts its batches beside its running averages.
-    norms = [key.removesuffix("running_var") for key in tensors if key.endswith(".running_var")]
-    tensors |= {f"{norm}num_batches_tracked": np.array(step, np.int64) for norm in norms}
-    metadata = {
-        "format": "pt",  # what other programs look for: tensors in PyTorch's layout
-        "program": f"yolov1_jax {importlib.metadata.version('yolov1_jax')}",
-        "weights_format": json.dumps(name),
-        "step": json.dumps(step),
-        "averaged": json.dumps(setup.config.optimizer.ema_decay is not None),
-        **describe(settings),
-    }
-    if name != "backbone":
-        metadata["channel_layout"] = json.dumps(name)
-    write_safetensors(output, tensors, metadata)
-    print(f"{output}: {name}, {len(tensors)} arrays")
-    for setting, value in {"model.width_multiplier": 1.0, **FORMATS[name].settings}.items():
-        if settings[setting] != value:
-            print(
-                f"note: config.{setting} is {settings[setting]!r}, in {name!r} networks {value!r}"
-            )
+    of_tflite = _BATCH_SIZE.value, _WEIGHTS.value == "float32", _OUTPUTS.value != "detections"
+    if form == "tflite" and not all(of_tflite):
+        raise UserError(
+            "expected --batch_size=N, --weights=float32 and --outputs=predictions or boxes with "
+            f"--format=tflite, found {_BATCH_SIZE.value}, {_WEIGHTS.value}, {_OUTPUTS.value}"
+        )
+    restored = restore_run(workdir, _STEP.value)
+    print(f"{workdir}: step {restored.step:,}, {restored.reason}")
+    if form in NETWORKS:
+        _write_network(output, restored, images)
+    elif form in darknet.FORMATS:
+        darknet_weights.write(output, restored, form)
+    else:
+        torch_weights.write(output, restored, form)
 
 
-def _write_darknet(output: pathlib.Path, restored: RestoredRun, form: str) -> None:
-    """Writes the header of the file that the run began with, if that is still there, and counts on.
+def _write_network(output: pathlib.Path, restored: RestoredRun, paths: list[str]) -> None:
+    """Writes the file, runs it, and leaves it there if it does what the run does."""
+    options = {"outputs": _OUTPUTS.value, "weights": _WEIGHTS.value}
+    built = build_network(restored, **options, batch_size=_BATCH_SIZE.value)
+    images = _images(restored, paths)
+    with run_folder.replacing(output) as temporary:
+        try:
+            if output.suffix == ".onnx":
+                from yolov1_jax.exporting.onnx_file import write
+            elif output.suffix == ".tflite":
+                from yolov1_jax.exporting.tflite_file import write
+            else:
+                from yolov1_jax.exporting.stablehlo_file import write
+            write(temporary, built)
+        except ImportError as error:
+            extra = "tflite" if output.suffix == ".tflite" else "export"
+            raise UserError(f"{error}: pip install 'yolov1_jax[{extra}]'") from error
+        check_file(temporary, restored, images, _WEIGHTS.value, _BATCH_SIZE.value)
+    print(f"{output}: written")
 
-    So a file that was only read comes back as it was.
-    """
-    config, header = restored.setup.config, darknet.Header()
-    origin = config.model.pretrained
-    if config.model.pretrained_format == form and origin and pathlib.Path(origin).is_file():
-        header = darknet.read_header(origin)
-    if restored.step > 0:
-        header = darknet.Header(seen=header.seen + restored.step * config.train.batch_size)
-    num_bytes = darknet.write_darknet(
-        output,
-        restored.variables,
-        header,
-        detection=detection_layer(config),
-        backbone_only=form == "darknet_backbone",
-    )
-    print(f"{output}: {form}, {header}, {num_bytes:,} bytes")
+
+def _images(restored: RestoredRun, paths: list[str]) -> np.ndarray:
+    """Images to compare with, uint8 [N, H, H, 3]; as many as make full batches."""
+    config, batch_size = restored.setup.config, _BATCH_SIZE.value or 1
+    if paths:
+        images = [read_image(local_path(path)) for path in paths]
+    else:
+        source = open_split(config, "eval")
+        images = [source[i].image for i in range(min(8, len(source)))]
+    inputs = [resize_image(image, config.image_size, config.data.resize) for image in images]
+    number = batch_size * math.ceil(max(2, len(images)) / batch_size)
+    return np.resize(inputs, (number, *inputs[0].shape))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command_line.run(run, FLAGS, argv, usage=__doc__)
+    return command_line.run(run, FLAGS, argv, usage=__doc__, takes_arguments=True)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,15 @@ biased variance, too, but averages the unbiased one. On a 7x7 feature map and a 
 differ by a percent, and a network trained here could not be compared with its PyTorch counterpart.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import traverse_util
 from jax import lax
 from jax.typing import DTypeLike
 
@@ -64,10 +66,7 @@ class BatchNorm(nn.Module):
         def per_channel(values: jax.Array) -> jax.Array:
             return jnp.expand_dims(values, range(x.ndim - 1))  # [C] -> [1, .., 1, C]
 
-        if self.epsilon_beside_root:  # a root of exactly 0 has no derivative
-            factor = scale / (jnp.sqrt(jnp.maximum(var, 1e-30)) + self.epsilon)
-        else:
-            factor = lax.rsqrt(var + self.epsilon) * scale
+        factor = _factor(self, scale, var)
         y = (x - per_channel(mean)) * per_channel(factor) + per_channel(bias)
         return y.astype(self.dtype)
 
@@ -92,6 +91,64 @@ def norm_layer(
         param_dtype=param_dtype,
         **options[name],
     )
+
+
+def fold_batch_norms(model: nn.Module, variables: Mapping[str, Any], images: Any) -> dict[str, Any]:
+    """The parameters of the same network without BatchNorm, to apply in `folded_batch_norms()`.
+
+    In evaluation, BatchNorm multiplies by a factor and adds a bias: the kernel (and bias) before it
+    take the factor, and what is left of the BatchNorm is its parameter "bias".
+
+    Args:
+      model: called as model.apply(variables, images, train=False).
+      variables: "params" and, where there are BatchNorms, "batch_stats".
+      images: an array, or its shape and type.
+    """
+    params: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(variables["params"])
+    stats = traverse_util.flatten_dict(variables.get("batch_stats", {}))
+    pairs: list[tuple[tuple[str, ...], BatchNorm]] = []  # what a BatchNorm follows, and itself
+    last: tuple[str, ...] = ()
+
+    def find(next_call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        nonlocal last
+        path = context.module.path
+        if isinstance(context.module, BatchNorm):
+            pairs.append((last, context.module))
+        elif (*path, "kernel") in params:
+            last = path
+        return next_call(*args, **kwargs)
+
+    with nn.intercept_methods(find):
+        jax.eval_shape(functools.partial(model.apply, train=False), variables, images)
+    for before, module in pairs:
+        path = module.path
+        factor = _factor(module, params.pop((*path, "scale")), stats[(*path, "var")])
+        params[(*path, "bias")] -= stats[(*path, "mean")] * factor
+        params[(*before, "kernel")] *= jnp.expand_dims(
+            factor, range(params[(*before, "kernel")].ndim - 1)
+        )
+        if (bias := params.get((*before, "bias"))) is not None:  # [F], or of `Local` [F * H * W]
+            scaled = bias.reshape(len(factor), -1) * factor[:, None]
+            params[(*before, "bias")] = scaled.reshape(-1)
+    return traverse_util.unflatten_dict(params)
+
+
+def folded_batch_norms() -> contextlib.AbstractContextManager[None]:
+    """Inside, every BatchNorm only adds its bias: for parameters of `fold_batch_norms`."""
+
+    def add_bias(next_call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if not isinstance(context.module, BatchNorm):
+            return next_call(*args, **kwargs)
+        bias: Any = context.module.get_variable("params", "bias")
+        return args[0] + jnp.expand_dims(bias, range(args[0].ndim - 1))
+
+    return nn.intercept_methods(add_bias)
+
+
+def _factor(module: BatchNorm, scale: jax.Array, var: jax.Array) -> jax.Array:
+    if module.epsilon_beside_root:  # a root of exactly 0 has no derivative
+        return scale / (jnp.sqrt(jnp.maximum(var, 1e-30)) + module.epsilon)
+    return lax.rsqrt(var + module.epsilon) * scale
 
 
 def _mean_and_variance(x: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -8,7 +8,7 @@ Axes: N images, S grid side, K boxes per cell, C classes.
 
 import numpy as np
 
-from yolov1_jax.yolo.boxes import cxcywh_to_xyxy
+from yolov1_jax.yolo.boxes import Array, cxcywh_to_xyxy
 from yolov1_jax.yolo.detections import Detections
 from yolov1_jax.yolo.grid import Predictions, decode_boxes
 from yolov1_jax.yolo.nms import select_detections
@@ -35,6 +35,28 @@ def detections_from_predictions(
         right and bottom from above, so that a box beside the image stays there.
     """
     boxes, scores = scored_boxes(predictions, sizes, xy_unit=xy_unit, clip=clip == "before_nms")
+    return detections_from_boxes(
+        boxes,
+        scores,
+        sizes,
+        score_threshold=score_threshold,
+        nms_iou_threshold=nms_iou_threshold,
+        classes_per_box=classes_per_box,
+        clip=clip,
+    )
+
+
+def detections_from_boxes(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    sizes: np.ndarray,
+    *,
+    score_threshold: float,
+    nms_iou_threshold: float,
+    classes_per_box: str,
+    clip: str = "before_nms",
+) -> list[Detections]:
+    """`detections_from_predictions` behind `scored_boxes`."""
     found = select_detections(
         boxes,
         scores,
@@ -57,33 +79,35 @@ def clip_one_sided(boxes_xyxy: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 
 def scored_boxes(
-    predictions: Predictions[np.ndarray], sizes: np.ndarray, *, xy_unit: str, clip: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
+    predictions: Predictions[Array], sizes: np.ndarray, *, xy_unit: str, clip: bool = True
+) -> tuple[Array, Array]:
     """Every box of the network, by default clipped to the image, and its score for every class.
 
     The score is confidence * class score (Redmon et al. 2016, equation 1). Arguments as in
     `detections_from_predictions`.
 
-    Returns:
+    Returns (NumPy or JAX, as the predictions):
       boxes_xyxy [N, K*S*S, 4] in pixels of the original images, in the order of `box_order`;
       scores [N, K*S*S, C], -inf for a clipped box without area in the image.
     """
+    xp = predictions.boxes.__array_namespace__()
     boxes = box_order(cxcywh_to_xyxy(decode_boxes(predictions.boxes, xy_unit=xy_unit)))
     scores = predictions.confidence[..., None] * predictions.class_scores[..., None, :]
     scores = box_order(scores)  # [N, K*S*S, C]
     if clip:
-        boxes = np.clip(boxes, 0, 1)  # [N, K*S*S, 4]
+        boxes = xp.clip(boxes, 0, 1)  # [N, K*S*S, 4]
         # The network may predict a negative width.
-        has_area = np.all(boxes[..., 2:] > boxes[..., :2], axis=-1)  # [N, K*S*S]
-        scores = np.where(has_area[..., None], scores, -np.inf)
+        has_area = xp.all(boxes[..., 2:] > boxes[..., :2], axis=-1)  # [N, K*S*S]
+        scores = xp.where(has_area[..., None], scores, -np.inf)
     scale = sizes[:, None, [1, 0, 1, 0]]  # [N, 1, 4]: width, height, width, height
     return boxes * scale, scores
 
 
-def box_order(values: np.ndarray) -> np.ndarray:
+def box_order(values: Array) -> Array:
     """[N, S, S, K, ...] -> [N, K*S*S, ...]: all cells of the first box, then of the second.
 
     It is the order in which equal scores rank, that of the PyTorch reference.
     """
     num_images, rows, columns, num_boxes, *rest = values.shape
-    return np.moveaxis(values, 3, 1).reshape(num_images, num_boxes * rows * columns, *rest)
+    values = values.__array_namespace__().moveaxis(values, 3, 1)
+    return values.reshape(num_images, num_boxes * rows * columns, *rest)
