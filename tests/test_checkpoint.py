@@ -192,6 +192,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, cap
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert capfd.readouterr().err == ""
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [1]
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 

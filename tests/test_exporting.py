@@ -24,7 +24,11 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("flatbuffers")
 
 DARKNET = {"image_size": 128, "model__backbone": "fast", "model__norm": "darknet"}
-DARKNET |= {"model__prediction": "darknet", "model__head_negative_slope": 0.1}
+DARKNET |= {
+    "data__resize": "darknet",
+    "model__prediction": "darknet",
+    "model__head_negative_slope": 0.1,
+}
 DARKNET |= {"eval__clip": "after_nms", "eval__classes_per_box": "all", "model__head_depth": 3}
 LAYERS = ("convolutional filters=8 size=3 stride=2 pad=1 batch_normalize=1 activation=leaky",)
 LAYERS += ("maxpool size=16 stride=16", "local filters=4 size=1 activation=leaky", "dropout")
@@ -44,6 +48,8 @@ def made(name):
     run = RestoredRun(Setup(config), inference_variables(random_state(config, 0)), 3, "")
     side = config.image_size
     images = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
+    if config.data.resize == "darknet":
+        images = images.astype(np.float32) + 0.25
     return run, images, jax.device_get(jax.jit(reference_step(run))(run.variables, images))
 
 

@@ -122,7 +122,7 @@ def _read_run(workdir: pathlib.Path, step: str) -> Entry:
     read = {path: _read_result(path) for path in paths}
     results = {path: one for path, one in read.items() if one and one["step"] is not None}
     if not results:
-        return Entry(name, "not evaluated yet", {}, settings)
+        return Entry(name, "not evaluated, as a detector", {}, settings)
 
     # Results on other data or by another protocol have it in their names, which are longer.
     own = {one["step"]: one for path, one in results.items() if path.stem.isdecimal()}

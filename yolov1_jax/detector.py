@@ -167,7 +167,7 @@ def _load_tflite(path: pathlib.Path) -> tuple[Network, dict[str, Any]]:
 
 
 class Detector:
-    """A trained network: images -> detections. Threads may share it."""
+    """A trained network: images -> detections. Threads may share one that is not of TFLite."""
 
     def __init__(self, network: Network, metadata: Mapping[str, Any]) -> None:
         """`network` and `metadata`: see `load_exported` and `metadata_of`."""

@@ -3,7 +3,7 @@
     yolov1 export --workdir=runs/r34 --format=onnx [--output=r34.onnx] [IMAGE...]
     yolov1 export --workdir=runs/r34 --output=r34.safetensors [--format=backbone]
 
-stablehlo  FILE.stablehlo: for JAX, and IREE or XLA
+stablehlo  FILE.stablehlo: for JAX, on CPU, CUDA and TPU
 onnx       FILE.onnx: for ONNX Runtime, on servers, phones and in browsers
 tflite     FILE.tflite: for LiteRT (TensorFlow Lite); of a fixed --batch_size, without NMS and with
            weights in float32
@@ -25,7 +25,7 @@ reference  the detector in the naming of the PyTorch reference, channels [conf, 
 torchlake  the detector in the naming of its later library, channels [x, y, w, h, conf] per box; for
            runs with config.model.head_neck_channels, as "reference" is for those without
 darknet    a FILE.weights of Darknet, of a run with its backbones and head; darknet_backbone: of its
-           first layers, without the head. Of a run of classification: Darknet's classifier
+           first layers, without the head. A run of classification gives Darknet's classifier
 
 The weights are those that the run evaluates with: averaged, where it averages them. The metadata
 of safetensors say, as JSON, what they were trained with. `--config.model.pretrained` takes the

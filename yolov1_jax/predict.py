@@ -107,7 +107,7 @@ def find_inputs(sources: Sequence[str], output: pathlib.Path) -> tuple[Inputs, d
                 if name.startswith(f"{own}/"):
                     continue
                 if has_extension(name, (*EXTENSIONS, *VIDEOS)):
-                    found[place / name] = pathlib.Path(name).with_suffix("")
+                    found.setdefault(place / name, pathlib.Path(name).with_suffix(""))
                 else:
                     others[pathlib.Path(name).suffix.lower() or name] += 1
         if not found:
@@ -118,8 +118,10 @@ def find_inputs(sources: Sequence[str], output: pathlib.Path) -> tuple[Inputs, d
         numbered = (stem.with_name(f"{stem.name}_{i}") for i in itertools.count(2))
         inputs[file] = next(one for one in itertools.chain([stem], numbered) if one not in taken)
         taken.add(inputs[file])
-    files = {file.resolve() for file in inputs if isinstance(file, pathlib.Path)}
-    if replaced := files & {(output / _drawn_name(*pair)).resolve() for pair in inputs.items()}:
+    # In lower case: to some file systems a.PNG and a.png are the same file.
+    files = {str(file.resolve()).lower() for file in inputs if isinstance(file, pathlib.Path)}
+    drawn = (output / _drawn_name(*pair) for pair in inputs.items())
+    if replaced := files & {str(file.resolve()).lower() for file in drawn}:
         raise UserError(f"what is drawn would replace {min(replaced)}: choose another --output")
     return inputs, others
 
@@ -250,6 +252,8 @@ def run(sources: list[str]) -> int:
         print(f"not read: {', '.join(texts)}", file=sys.stderr)
     detector = load(place, _STEP.value)
     detector.batch_size = _BATCH_SIZE.value
+    if unknown := {*(_CLASSES.value or ())} - {*detector.class_names}:
+        raise UserError(f"expected --classes of {detector.class_names}, found {min(unknown)!r}")
     run_folder.make(output)  # an impossible path fails before the work
     skipped: list[UnusableFile] = []
 

@@ -252,6 +252,8 @@ def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
                     config=config,
                     step=step,
                 )
+            if jax.process_count() > 1:  # the others must not leave while this one draws
+                multihost_utils.sync_global_devices("reported")
     if is_main:
         _conclude(config, workdir, result, step, best, time.perf_counter() - start)
     return 0

@@ -95,7 +95,8 @@ class ClassificationEvaluator:
     def compute(self) -> Accuracy:
         """Evaluates; every image of the annotations must have been in a batch."""
         detections = [self._found[image] for image in range(len(self._annotations))]
-        losses = {name: float(np.mean(np.concatenate(one))) for name, one in self._losses.items()}
+        means = {name: float(np.mean(np.concatenate(one))) for name, one in self._losses.items()}
+        losses = {name: one for name, one in means.items() if np.isfinite(one)}  # as JSON has them
         return Accuracy(self._ranks, detections, self._annotations, losses)
 
 

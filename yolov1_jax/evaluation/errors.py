@@ -115,6 +115,7 @@ def working_points(result: Result) -> dict[str, dict[str, float]]:
     for label, (name, one) in enumerate(result.evaluations["voc10"].classes.items()):
         scores = np.sort(joined.scores[joined.labels == label])[::-1]  # as the evaluation has them
         f1 = 2 * one.precision * one.recall / np.maximum(one.precision + one.recall, 1e-9)
+        f1[:-1][scores[:-1] == scores[1:]] = 0  # a threshold takes all of equal scores
         if np.any(f1 > 0):  # NaN without objects
             curves = {"threshold": scores, "precision": one.precision, "recall": one.recall}
             best = int(np.argmax(f1))

@@ -165,7 +165,8 @@ class Evaluator:
             boxes, confidence, scores = map(np.stack, zip(*rows, strict=True))
             boxes = decode_boxes(boxes, xy_unit=self._select_options["xy_unit"])
             evaluations["reference"] = evaluate_reference(boxes, confidence, scores, annotations)
-        losses = {name: float(np.mean(np.concatenate(one))) for name, one in self._losses.items()}
+        means = {name: float(np.mean(np.concatenate(one))) for name, one in self._losses.items()}
+        losses = {name: one for name, one in means.items() if np.isfinite(one)}  # as JSON has them
         return Result(
             self._protocol, evaluations, detections, annotations, losses, self._predictions
         )

@@ -58,10 +58,12 @@ def check_file(
         f"{milliseconds(network, batch):.1f}",
     )
     Console().print(table)
+    if difference.num_boxes == 0:
+        raise RunError("the run detects nothing in these images, give others: no file was written")
     if not difference.is_rounding(weights):
         raise RunError(
-            f"the file differs from the run, expected {TOLERANCES[weights]} at most, and boxes to "
-            "compare: it was not written"
+            f"the file differs from the run, expected {TOLERANCES[weights]} at most and "
+            f"{MAX_UNMATCHED:.0%} of boxes without a match: it was not written"
         )
 
 
@@ -85,7 +87,7 @@ class Difference(NamedTuple):
 
 
 def run_file(network: Network, images: np.ndarray, batch_size: int | None) -> dict[str, np.ndarray]:
-    """The outputs for images uint8 [N, H, H, 3], one after the other and, if it may, all at once.
+    """The outputs for images uint8 [N, H, H, 3], the first alone, then the others at once.
 
     A file with a fixed batch size takes so many at once; N is a multiple of it.
     """

@@ -28,7 +28,8 @@ class Network(NamedTuple):
     """What is written to a file.
 
     Attributes:
-      function: (weights, images uint8 [B, H, H, 3]) -> arrays by name, see `load_exported`.
+      function: (weights, images uint8 (float32 as Darknet resizes)
+        [B, H, H, 3]) -> arrays by name, see `load_exported`.
       weights: with BatchNorm folded into them.
       metadata: see `detector.metadata_of`.
     """
@@ -41,7 +42,8 @@ class Network(NamedTuple):
         """The shape and type of the images; the batch is a symbol where it is free."""
         (batch,) = jax.export.symbolic_shape("batch")
         side = self.metadata["image_size"]
-        return jax.ShapeDtypeStruct((self.metadata["batch_size"] or batch, side, side, 3), np.uint8)
+        kind = np.float32 if self.metadata["resize"] == "darknet" else np.uint8  # not rounded
+        return jax.ShapeDtypeStruct((self.metadata["batch_size"] or batch, side, side, 3), kind)
 
     def of_images(self, images: jax.Array) -> Arrays:
         """`function` with the weights as constants, which the inner jit leaves in their type."""

@@ -86,7 +86,7 @@ class _Graph:
         return names[0] if outputs == 1 else names
 
     def name(self, value: Any) -> str:
-        """Of a tensor, or of a new constant: as float16 if that holds a kernel's every number."""
+        """Of a tensor, or of a new constant: a kernel as float16 where that loses nothing."""
         if isinstance(value, str):
             return value
         array, name = np.asarray(value), f"constant_{len(self.constants)}"

@@ -14,7 +14,8 @@ from yolov1_jax.exporting.network import Network
 def write(path: pathlib.Path, network: Network) -> None:
     """Writes the network, and behind it a zip archive of metadata.json, as TFLite metadata are.
 
-    The batch size is fixed, and LiteRT knows no sort, which NMS ends with. It unfolds float16.
+    The batch size is fixed. LiteRT has no sort, which NMS needs, and its converter stores float16
+    as float32.
     """
     lowered = jax.jit(network.of_images).lower(network.images())
     names = sorted(lowered.out_info)  # the order in which JAX returns a dict

@@ -2,7 +2,7 @@
 
 <workdir>/config.json        resolved config, class names, versions of the libraries, device
 <workdir>/metrics.jsonl      one JSON object per row, train and eval
-<workdir>/checkpoints/<step> latest, and best by mAP
+<workdir>/checkpoints/<step> latest, and best by mAP or top-1
 <workdir>/eval/<step>.json   results of an evaluation
 <workdir>/splits/            the image ids of own data in each split
 <workdir>/report/            pictures

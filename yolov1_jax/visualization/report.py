@@ -191,7 +191,7 @@ def _error_sections(
         ("Best images", "Most objects found without an error.", tiles(images[::-1], _COUNTS)),
         (
             "Confidently wrong",
-            "False detections with the highest scores, each alone on its image.",
+            "False detections with the highest scores, each alone on its image, with all objects.",
             tiles(errors["false_detections"], "{class} {score:.2f}"),
         ),
         (
@@ -209,11 +209,14 @@ def _strip_section(
     source: Source,
 ) -> _Section:
     """The images in eval/<step>.json under "examples", a row each; a column for each evaluation."""
-    columns = []
+    columns, fingerprint = [], result.annotations.fingerprint()
     for step, row in {row["step"]: row for row in history if "mAP" in row}.items():
         path = workdir / "eval" / f"{step}.json"
-        if path.exists() and (found := json.loads(path.read_text("utf-8")).get("examples")):
-            columns.append((f"epoch {row['epoch']:.3g}, mAP {_percent(row['mAP'] or 0.0)}", found))
+        saved = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        same = saved.get("evaluation_set", {}).get("fingerprint") == fingerprint
+        if same and (found := saved.get("examples")):
+            mean_ap = "-" if row["mAP"] is None else _percent(row["mAP"])
+            columns.append((f"epoch {row['epoch']:.3g}, mAP {mean_ap}", found))
     columns = [columns[i] for i in _spread(len(columns), 6)]
     places = {image_id: i for i, image_id in enumerate(result.annotations.image_ids)}
     tiles = []
@@ -241,7 +244,7 @@ def write_first_batch(
         num_classes=len(config.model.class_names),
         xy_unit=config.loss.xy_unit,
         collision=config.loss.collision,
-        class_target=config.loss.class_target,
+        class_target="winner",  # the class of the box that is drawn
     )
     boxes = decode_boxes(np.asarray(targets.boxes)[..., None, :], xy_unit=config.loss.xy_unit)
     boxes = cxcywh_to_xyxy(boxes[..., 0, :]) * config.image_size  # [B, S, S, 4]
@@ -334,7 +337,11 @@ def _published(result: Result, config: ConfigDict) -> list[dict[str, Any]]:
     """The published results on the same data, by protocols that the result has."""
     file = importlib.resources.files("yolov1_jax") / "published.toml"
     content = tomllib.loads(file.read_text(encoding="utf-8"))
-    rows = content["entry"] if [*config.data.eval] == content["data"]["splits"] else []
+    data, difficult = content["data"], result.annotations.difficult
+    splits = [one.replace("voc/", "VOC") for one in config.data.eval]  # tfds's names as well
+    counts = [len(result.annotations), np.sum(~difficult), np.sum(difficult)]
+    same = counts == [data[f"num_{what}"] for what in ("images", "objects", "difficult")]
+    rows = content["entry"] if same and splits == data["splits"] else []
     return [one for one in rows if one["protocol"] in result.evaluations]
 
 
