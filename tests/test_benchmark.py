@@ -49,11 +49,11 @@ def test_operations_are_those_counted_by_hand(capsys):
     for line in capsys.readouterr().out.replace(",", "").splitlines():
         name, *cells = line.strip("│").split("│")
         rows[name.strip()] = [float(one) for one in re.findall(r"[\d.]+", " ".join(cells))]
-    parts = ("train step", "predict step", "decode + NMS")
+    parts = ("train", "predict", "decode")
     names = ["loader", *(f"{backbone} {part}" for backbone in BACKBONES for part in parts)]
     assert all(rows[name][0] > 0 for name in names)
-    _, _, _, _, train = rows["resnet18 train step"]
-    rate, _, limit, percent, predict = rows["resnet18 predict step"]
+    _, _, _, _, train = rows["resnet18 train"]
+    rate, _, limit, percent, predict = rows["resnet18 predict"]
     assert 100 * rate / limit == pytest.approx(percent, rel=0.05, abs=0.6)
     by_hand = resnet18_detector(64, 16, 256, 2 * 5 + 6) / 1e9
     # BatchNorm and activations are the rest. A train step has two products more and the update.

@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from yolov1_jax import command_line
 from yolov1_jax import config as configs
@@ -80,7 +80,7 @@ def run(arguments: list[str]) -> None:
     peak = jax.device_count() * np.median(repeat(lambda _: multiply(matrix, matrix), 2.0 * size**3))
 
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
-    table = Table("", title=f"{_CONFIG.name}, {config.compute_dtype}, {device}")
+    table = Table(Column(no_wrap=True), title=f"{_CONFIG.name}, {config.compute_dtype}, {device}")
     for heading in ("images/s", "spread", "limit", "of limit", "GFLOP/image"):
         table.add_column(heading, justify="right")
     table.add_row("loader", *_numbers(loader))
@@ -111,15 +111,15 @@ def _measure(
 
     step = setup.train_step.lower(state, on_device).compile()
     rates = repeat(lambda state: step(state, on_device)[0], batch_size, state)
-    yield "train step", rates, flops(step)
+    yield "train", rates, flops(step)
     predict = setup.predict_step.lower(variables, on_device["image"]).compile()
     rates = repeat(lambda _: predict(variables, on_device["image"]), batch_size)
-    yield "predict step", rates, flops(predict)
+    yield "predict", rates, flops(predict)
     raw = jax.tree.map(np.abs, jax.device_get(predict(variables, on_device["image"])))
     sizes = np.full((batch_size, 2), config.image_size)
     options = build.select_options(config) | {"score_threshold": 0.0}
     rates = repeat(lambda _: detections_from_predictions(raw, sizes, **options), batch_size)
-    yield "decode + NMS", rates, 0.0
+    yield "decode", rates, 0.0
 
 
 def _numbers(rates: np.ndarray) -> tuple[str, str]:
