@@ -70,7 +70,7 @@ def get_config() -> ConfigDict:
     augmentation.saturation_scale = 1.0  # of HSV, times or over a factor drawn from 1 to s
     augmentation.value_scale = 1.0  # the same for the value; either one takes the hue with it
     augmentation.min_side = 0.0  # in image sides; thinner boxes are dropped
-    # Of classification: a part of the image or of the window around an object
+    # Classification: a part of the image, or of the window around an object
     augmentation.window_area = 0.08  # drawn from [a, 1]
     augmentation.window_ratio = 4 / 3  # width : height, drawn from [1 / r, r]
 

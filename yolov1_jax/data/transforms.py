@@ -67,7 +67,7 @@ class Augmentation:
     saturation_scale: float = 1.0
     value_scale: float = 1.0
     min_side: float = 0.0  # an object must be as wide and as high as this at the end, in images
-    # Of classification: the part of the window that is shown (Szegedy et al. 2015, section 6)
+    # Classification: the part of the window that is shown (Szegedy et al. 2015, section 6)
     window_area: float = 0.08  # in windows, uniform in [value, 1]
     window_ratio: float = 4 / 3  # width : height in pixels, log-uniform in [1 / value, value]
 

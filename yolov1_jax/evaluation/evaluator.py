@@ -27,7 +27,7 @@ class Result(NamedTuple):
     evaluations: dict[str, Evaluation]  # by protocol
     detections: list[Detections]  # of each image
     annotations: Annotations
-    # Of a network, not of detections from a file: the loss and its terms, means over the images,
+    # From a network, not from a file of detections: the loss and its terms, means over the images,
     # and what it predicted for each image.
     losses: Mapping[str, float] = {}
     predictions: Mapping[int, Predictions[np.ndarray]] = {}

@@ -166,7 +166,7 @@ class Setup:
             donate_argnums=0,
         )
         self.predict_step = jit(make_predict_step(self.model, finish))
-        # Of an image as if it were all of a batch: a sum is comparable with training's.
+        # An image counts as if it were all of a batch: a sum is comparable with training's.
         is_sum = config.task == "detection" and config.loss.reduction == "sum"
         scale = config.train.batch_size if is_sum else 1.0
         self._evaluation_step = jit(

@@ -235,7 +235,7 @@ def calibration_figure(errors: Mapping[str, Any]) -> Figure:
 def grid_figure(annotations: Annotations, grid_size: int) -> Figure:
     """Where the centres of the objects are, how large they are, and how many lose their cell.
 
-    Of the objects that are to be found: those not difficult.
+    Counts the objects that are to be found: those not difficult.
     """
     objects = np.flatnonzero(~annotations.difficult)
     image = annotations.image_index[objects]

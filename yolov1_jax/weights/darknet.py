@@ -226,7 +226,7 @@ def _held_layers(
     held = sum(end <= file_size for end in ends[1 : wanted + 1])
     rest = file_size - ends[held]
     if partial and held:
-        # Of this network, or of a classifier, which reads the means of the channels.
+        # Weights of this network, or of a classifier, which reads the means of the channels.
         for inputs in [layers[-1].inputs] * (held == wanted) + [layers[held - 1].outputs]:
             outputs, remainder = divmod(rest, 4 * (inputs + 1))
             if remainder == 0:
