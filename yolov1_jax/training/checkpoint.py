@@ -238,11 +238,8 @@ class Checkpoints:
 
     def _read_info(self, step: int) -> tuple[dict[str, Any], float | None]:
         """The meta, with its checksum, and the score; DamagedCheckpoint if they cannot be read."""
-        files = (
-            "_CHECKPOINT_METADATA",
-            "meta/metadata",
-            "metrics/metrics",
-        )  # orbax reads the first
+        # Orbax itself reads the first.
+        files = ("_CHECKPOINT_METADATA", "meta/metadata", "metrics/metrics")
         try:
             _, meta, metrics = (
                 dict(json.loads((self.directory / str(step) / file).read_bytes())) for file in files
@@ -279,7 +276,7 @@ def _cause_outside(error: BaseException, content: Collection[int] = ()) -> BaseE
     """
     not_of_content = KeyboardInterrupt, SystemExit, MemoryError, jax.errors.JaxRuntimeError
     chain = [error]
-    for each in chain:  # which grows
+    for each in chain:  # the loop itself appends to it
         if isinstance(each, not_of_content):
             return each.with_traceback(None)
         number = each.errno if isinstance(each, OSError) else None
