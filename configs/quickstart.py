@@ -2,7 +2,7 @@
 
 Reproduces  nothing published: it shows the whole program, and that it learns.
 Command     python -m yolov1_jax.main
-Expected    mAP 86.6 (voc07) on the 500 evaluation scenes after 3 minutes on 2 CPU cores:
+Expected    mAP 86.6 (voc07) on the 500 evaluation scenes after 3.5 minutes on 2 CPU cores:
             measured, as were 87.5 and 86.5 with seeds 1 and 2; see docs/results.md
 """
 
