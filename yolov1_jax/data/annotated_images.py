@@ -41,26 +41,20 @@ class Annotation(NamedTuple):
     notes: tuple[str, ...] = ()  # corrections for the report, such as "relative coordinates"
 
 
-# (path of the annotation or None, (height, width) of the image or None if it is not there)
-# -> the annotation, None if there is none. Raises UnusableFile.
-ReadAnnotation = Callable[[str | None, tuple[int, int] | None], Annotation | None]
-
-
 class ListedImage(NamedTuple):
     """An image that a reader found, before any file is read."""
 
     image_id: str  # "VOC2012/2008_000008"
     path: str | None  # relative to the root; None where there is no file
-    annotation: str | None  # relative path of its own annotation file
-    read: ReadAnnotation
+    # Height and width of the image, None if it is not there -> its annotation, None if there is
+    # none. Raises UnusableFile.
+    read: Callable[[tuple[int, int] | None], Annotation | None]
+    annotation: str | None = None  # relative path of its own annotation file
     notes: tuple[str, ...] = ()  # corrections for the report
     # Whether boxes refer to the image as its EXIF orientation turns it, whatever the size in the
     # annotation; `read` is given the size of that image.
     upright: bool = False
     number: int | None = None  # in the COCO JSON that lists it
-
-    def read_annotation(self, root: str, size: tuple[int, int] | None) -> Annotation | None:
-        return self.read(self.annotation and os.path.join(root, self.annotation), size)
 
 
 class AnnotatedImages:
@@ -79,13 +73,18 @@ class AnnotatedImages:
         images_required: bool = True,
         splits: str = "all",
     ) -> None:
-        """Reads all annotations and checks all images; options as of `open_folder`.
+        """Reads all annotations and checks all images.
 
         Args:
           root: absolute path of the folder that the paths of images are relative to.
           images: in the order of the data set; of those with the same id, the first is used.
           report: what the reader noted while it listed the images; more is added.
+          class_names: index = label; None for those that there are objects of, sorted.
           category_ids: the number of each class in the COCO JSON.
+          unknown_classes: "refuse" objects of other classes, or "skip" them.
+          unannotated: "skip" images without an annotation file, or take them as "background"; in
+            YOLO text they are background in any case.
+          images_required: False also takes annotations without an image, to evaluate detections.
           splits: their names, for messages.
 
         Raises:
@@ -176,13 +175,9 @@ def _read_images(
 
 def _read(root: str, image: ListedImage, required: bool, background: bool) -> _UsedImage:
     """Reads the annotation and checks the image; UnusableFile if one of them cannot be used."""
-    path = image.path and os.path.join(root, image.path)
-    info = None
-    if path and (required or os.path.exists(path)):
-        info = check_image(path)
-    elif required:
-        raise UnusableFile("image is missing or cannot be read", image.image_id)
-    annotation = image.read_annotation(root, info and _size(info, image.upright))
+    path = os.path.join(root, image.path or "")
+    info = check_image(path) if required or os.path.isfile(path) else None
+    annotation = image.read(info and _size(info, image.upright))
     if annotation is None:
         if info is None or not background:
             raise UnusableFile("annotation is missing", image.image_id)

@@ -52,11 +52,7 @@ class CocoFile(NamedTuple):
 
 
 def read_json(path: str | os.PathLike[str], what: str) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-      UserError: it is none. The message says that `what` was expected.
-    """
+    """Reads a JSON file, or raises a UserError which says that `what` was expected."""
     try:
         if os.path.exists(path) and not os.path.isfile(path):
             raise ValueError("no regular file")  # a device or a pipe may have no end
@@ -191,7 +187,7 @@ def find(root: str, files: Sequence[str]) -> Found | None:
 
     why = shortened(", ".join(path for part in parts.values() for path in part))
     splits = {split: functools.partial(read_split, split) for split in parts}
-    return Found("COCO JSON", why, splits, report, paths)
+    return Found("COCO JSON", why, splits, paths, report=report)
 
 
 def _is_coco(root: str, file: str) -> bool:
@@ -213,13 +209,12 @@ def _images(
         yield ListedImage(
             image_id(found or shortened(written)),
             found,
-            None,
             functools.partial(_annotation, annotation),
             number=image["id"] if isinstance(image["id"], int) else None,
         )
 
 
-def _annotation(annotation: Annotation, *_: object) -> Annotation:
+def _annotation(annotation: Annotation, _: object) -> Annotation:
     return annotation
 
 

@@ -77,7 +77,7 @@ def read_image(
     """
     encoded = _read(path)
     if not checked:
-        _read_header(encoded, path)
+        read_header(encoded, path)
     return decode_image(encoded, str(path), cv2.IMREAD_COLOR_RGB if upright else _AS_STORED)
 
 
@@ -90,7 +90,7 @@ def check_image(path: str | os.PathLike[str]) -> ImageInfo:
       UnusableFile: the file is missing, empty, cut short, broken, too large or not an image.
     """
     encoded = _read(path)
-    header = _read_header(encoded, path)
+    header = read_header(encoded, path)
     is_jpeg = header.format in ("JPEG", "MPO")
     size = header.height, header.width
     with _one_at_a_time if math.prod(size) > _LARGE else contextlib.nullcontext():
@@ -101,7 +101,7 @@ def check_image(path: str | os.PathLike[str]) -> ImageInfo:
     return ImageInfo(size, _orientation(header), is_16_bit, (len(encoded), zlib.crc32(encoded)))
 
 
-def _read_header(encoded: bytes, name: str | os.PathLike[str]) -> Image.Image:
+def read_header(encoded: bytes, name: str | os.PathLike[str]) -> Image.Image:
     """Opens an image without decoding it, and checks that decoding costs little."""
     try:
         header = Image.open(io.BytesIO(encoded), formats=_FORMATS)

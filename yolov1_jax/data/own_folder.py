@@ -5,6 +5,8 @@ of its format that a folder holds. Paths of files are relative to the root, with
 """
 
 import collections
+import dataclasses
+import functools
 import itertools
 import operator
 import os
@@ -13,9 +15,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from yolov1_jax.data.annotated_images import ListedImage, ReadAnnotation
-from yolov1_jax.data.dataset import Report
+from yolov1_jax.data.annotated_images import Annotation, ListedImage
+from yolov1_jax.data.dataset import Report, UnusableFile
 from yolov1_jax.data.images import EXTENSIONS
+
+# Takes an annotation file, None if there is none, and the size as `ListedImage.read`.
+ReadFile = Callable[[str | None, tuple[int, int] | None], Annotation | None]
 
 # Folders that say what is in them; they are no part of an image's id. All in lower case.
 _OF_IMAGES = {"images", "image", "imgs", "img", "jpegimages"}
@@ -24,6 +29,7 @@ _CONTENT = _OF_IMAGES | _OF_ANNOTATIONS | {"obj_train_data", "default"}  # the l
 SPLITS = ("train", "val", "test")
 _SPLITS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 _SPLITS |= {split: split for split in SPLITS}
+_MOST_BYTES = 2 * 2**20  # of an annotation file; an object has 20 bytes of text, 200 of XML
 
 
 class Split(NamedTuple):
@@ -34,15 +40,17 @@ class Split(NamedTuple):
     category_ids: Mapping[str, int] | None = None  # of COCO's JSON
 
 
-class Found(NamedTuple):
+@dataclasses.dataclass
+class Found:
     """A data set in one of the formats."""
 
     format: str  # "YOLO text"
     why: str  # "data.yaml"
     splits: Mapping[str, Callable[[], Split]]  # "train", "val", "test"; "" for no split
-    report: Report  # what the reader does not use
-    files: Collection[str]  # of no single image: lists, names of classes, JSON
-    lists: Mapping[str, Callable[[], Split]] = {}  # of the VOC devkit, by "DATASET:SET"
+    files: Collection[str] = ()  # of no single image: lists, names of classes, JSON
+    # Of the VOC devkit, by "DATASET:SET"
+    lists: Mapping[str, Callable[[], Split]] = dataclasses.field(default_factory=dict)
+    report: Report = dataclasses.field(default_factory=Report)  # what the reader does not use
 
 
 def files_below(folder: str | os.PathLike[str]) -> list[str]:
@@ -73,6 +81,23 @@ def report_unused(
         report.passed_over[kind].append(file)
 
 
+def read_annotation_file(path: str) -> bytes:
+    """The content of an annotation file; UnusableFile if it is missing or too large."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except OSError:
+        raise UnusableFile("annotation is missing or cannot be read", path) from None
+    if len(content) > _MOST_BYTES:
+        raise UnusableFile(f"annotation is larger than {_MOST_BYTES // 2**20} MiB", path)
+    return content
+
+
+def read_lines(root: str, file: str) -> list[str]:
+    # utf-8-sig: editors on Windows put a byte order mark in front
+    return pathlib.Path(root, file).read_text("utf-8-sig", errors="replace").splitlines()
+
+
 def has_extension(path: str, extensions: Sequence[str] = EXTENSIONS) -> bool:
     return os.path.splitext(path)[1].lower() in extensions
 
@@ -80,8 +105,7 @@ def has_extension(path: str, extensions: Sequence[str] = EXTENSIONS) -> bool:
 def class_name(name: Any) -> str:
     """The name of a class without the spaces around it; what no encoding can write becomes "?".
 
-    Raises:
-      TypeError: the name is neither a text nor a number.
+    TypeError for what is neither a text nor a number.
     """
     if not isinstance(name, str | int | float):
         raise TypeError(f"expected a name, got {type(name).__name__}")
@@ -119,7 +143,7 @@ def image_id(path: str) -> str:
 
 
 def match(
-    files: Iterable[str], extension: str, read: ReadAnnotation, *, upright: bool = False
+    root: str, files: Iterable[str], extension: str, read: ReadFile, *, upright: bool = False
 ) -> dict[str, ListedImage]:
     """Images and annotations with the same `key_of`, by this key, sorted."""
     by_key: dict[str, tuple[list[str], list[str]]] = collections.defaultdict(lambda: ([], []))
@@ -143,7 +167,8 @@ def match(
         if annotations and key_of(annotations[0]) != key:
             notes.append("names of image and annotation differ in case")
         image, annotation = (next(iter(one), None) for one in (images, annotations))
-        found[key] = ListedImage(image_id(key), image, annotation, read, tuple(notes), upright)
+        read_own = functools.partial(read, annotation and os.path.join(root, annotation))
+        found[key] = ListedImage(image_id(key), image, read_own, annotation, tuple(notes), upright)
     return found
 
 

@@ -70,7 +70,7 @@ def train_batches(
       `WindowSource` has image, labels int32 [B] and index.
 
     Raises:
-      UserError: the source is empty; from `next`, an image cannot be read.
+      UserError: from `next`, an image cannot be read.
       RuntimeError: from `next`, an image fails in another way.
     """
     row: Callable[..., Batch] = functools.partial(
@@ -85,7 +85,7 @@ def train_batches(
     if isinstance(source, WindowSource):
         row = functools.partial(_window_row, source, image_size, augmentation)
     dataset = (
-        grain.MapDataset.range(_checked_length(source))
+        grain.MapDataset.range(len(source))
         .seed(seed)
         .shuffle()
         .repeat(None)
@@ -121,17 +121,11 @@ def eval_batches(
       "darknet", float32 from 0 to 255; and index int32 [B], the image's place in the source, -1 for
       the rows of zeros that fill the last batch.
     """
-    num_batches = math.ceil(_checked_length(source) / batch_size)
+    num_batches = math.ceil(len(source) / batch_size)
     row = functools.partial(_explained, functools.partial(_eval_row, source, image_size, resize))
     rows = grain.MapDataset.range(num_batches * batch_size).map(row)
     dataset = rows.batch(batch_size // process_count)[process_index::process_count].repeat(None)
     return Batches(dataset, num_workers, num_batches)
-
-
-def _checked_length(source: Source) -> int:
-    if len(source) == 0:
-        raise UserError("the data set has no images: correct config.data, or see what was skipped")
-    return len(source)
 
 
 def _explained(make: Callable[..., Batch], place: int, *sample: "Sample") -> Batch:
@@ -163,11 +157,8 @@ def _sample(
     num_images: int, augmentation: Augmentation, index: int, rng: np.random.Generator
 ) -> Sample:
     parts = [(index, sample_parameters(rng, augmentation))]
-    chance, (x, y), others = (
-        rng.random(),
-        rng.uniform(0.3, 0.7, 2),
-        rng.integers(num_images, size=3),
-    )
+    chance, (x, y) = rng.random(), rng.uniform(0.3, 0.7, 2)
+    others = rng.integers(num_images, size=3)
     if augmentation.enabled and chance < augmentation.mosaic_probability:
         parts += [(int(other), sample_parameters(rng, augmentation)) for other in others]
     return Sample(tuple(parts), (x, y), rng.random((_NUM_CROPS, 4)))

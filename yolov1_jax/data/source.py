@@ -6,6 +6,7 @@ images of the splits, and `AnnotatedImages` reads and checks them.
 
 import collections
 import contextlib
+import dataclasses
 import hashlib
 import os
 import re
@@ -41,7 +42,7 @@ def open_source(
     seed: int = 0,
     **folder_options: Any,
 ) -> Source:
-    """Opens the splits of a source.
+    """Opens the splits of a source; UserError for whatever is wrong with the data.
 
     Args:
       name: "tfds", "folder" or "synthetic".
@@ -51,9 +52,6 @@ def open_source(
       class_names: index = label; None for the source's own.
       image_size, seed: of synthetic images.
       folder_options: see `open_folder`; other sources take none of them.
-
-    Raises:
-      UserError: whatever is wrong with the data.
     """
     if name == "folder":
         return open_folder(root or ".", splits, class_names, **folder_options)
@@ -63,7 +61,7 @@ def open_source(
 
         source = VocSource(splits, root)
     else:
-        match = re.fullmatch(r"(\w+)(?::(\d+))?", ",".join(splits))
+        match = re.fullmatch(r"(\w+)(?::([1-9]\d*))?", ",".join(splits))
         if match is None:
             raise UserError(f"expected a split such as eval or eval:100, found {','.join(splits)}")
         split, count = match.groups()
@@ -83,14 +81,13 @@ def open_folder(
     *,
     data_format: str = "auto",
     eval_fraction: float = 0.2,
-    unknown_classes: str = "refuse",
-    unannotated: str = "skip",
-    images_required: bool = True,
+    **options: Any,
 ) -> AnnotatedImages:
     """Opens splits of own data in a folder, images sorted by their ids, classes by their names.
 
     A data set without a "val" gets one from its training images: those whose id has a SHA-256 below
     `eval_fraction` of the largest, at least one. An image keeps its place when others are added.
+    UserError for whatever is wrong with the data.
 
     Args:
       splits: "train", "val" (or "valid", "validation"), "test" or "all". Or, of folders of the VOC
@@ -98,13 +95,7 @@ def open_folder(
       class_names: index = label; None for those that the data set states, or has objects of.
       data_format: "voc", "yolo", "coco"; "auto" finds it out. Or "classes", of `image_folder`.
       eval_fraction: part of the images, for a data set without a "val".
-      unknown_classes: "refuse" objects of other classes, or "skip" them.
-      unannotated: "skip" images without an annotation file, or take them as "background"; in YOLO
-        text they are background in any case.
-      images_required: False also takes annotations without an image, to evaluate detections.
-
-    Raises:
-      UserError: whatever is wrong with the data.
+      options: `unknown_classes`, `unannotated` and `images_required` of `AnnotatedImages`.
     """
     folder = _folder(root)
     chosen, report = _list_folder(folder, splits, data_format, eval_fraction)
@@ -114,31 +105,25 @@ def open_folder(
         report,
         chosen.class_names if class_names is None else class_names,
         category_ids=chosen.category_ids,
-        unknown_classes=unknown_classes,
-        unannotated=unannotated,
-        images_required=images_required,
         splits=", ".join(splits),
+        **options,
     )
 
 
 def splits_of_folder(root: str | os.PathLike[str], data_format: str = "auto") -> list[str]:
-    """The names of the splits that `open_folder` has of a folder; UserError as there."""
+    """The names of the splits that `open_folder` has of a folder."""
     folder = _folder(root)
-    found = _with_val(_find_format(folder, files_below(folder), data_format), folder)
+    found = _with_val(_find_format(folder, files_below(folder), data_format))
     return [split for split in SPLITS if split in found.splits]
 
 
 def class_names_of_folder(
     root: str | os.PathLike[str], splits: Sequence[str], data_format: str = "auto"
 ) -> tuple[str, ...] | None:
-    """The classes of the whole data sets that the splits are of; no image is read.
-
-    Raises:
-      UserError: as `open_folder`.
-    """
+    """The classes of the whole data sets that the splits are of; no image is read."""
     whole = {f"{one.partition(':')[0]}:all" if ":" in one else "all" for one in splits}
     chosen, _ = _list_folder(_folder(root), sorted(whole), data_format)
-    return chosen.class_names or _class_names_of(_folder(root), chosen.images)
+    return chosen.class_names or _class_names_of(chosen.images)
 
 
 def _folder(root: str | os.PathLike[str]) -> str:
@@ -155,7 +140,7 @@ def _list_folder(
     files, of_lists = files_below(folder), any(":" in split for split in wanted)
     data_format = "voc" if of_lists and data_format == "auto" else data_format
     whole = _find_format(folder, files, data_format)
-    found = _with_val(whole, folder, eval_fraction)
+    found = _with_val(whole, eval_fraction)
     report = found.report
     report.found = f"{found.format} ({found.why})"
     names = [name for split in wanted for name in _names_in(split)]
@@ -234,13 +219,13 @@ def _find_format(root: str, files: Sequence[str], data_format: str = "auto") -> 
     )
 
 
-def _with_val(found: Found, root: str, eval_fraction: float = 0.2) -> Found:
+def _with_val(found: Found, eval_fraction: float = 0.2) -> Found:
     """The data set with a "val", if it has images to train on."""
     splits = dict(found.splits)
     if "train" not in splits and "" in splits:  # all images, or all but those of val and test
         splits["train"] = splits.pop("")
     if "val" in splits or "train" not in splits:
-        return found._replace(splits=splits)
+        return dataclasses.replace(found, splits=splits)
     read_all = splits["train"]
 
     def read_part(is_val: bool) -> Split:
@@ -250,18 +235,18 @@ def _with_val(found: Found, root: str, eval_fraction: float = 0.2) -> Found:
         limit = max(int(eval_fraction * 2**64).to_bytes(8), min(hashes, default=b""))
         part = [one for one, own in zip(images, hashes, strict=True) if (own <= limit) == is_val]
         # A rare class may have no object in one of the two.
-        return Split(part, class_names or _class_names_of(root, images), category_ids)
+        return Split(part, class_names or _class_names_of(images), category_ids)
 
     splits |= {"train": lambda: read_part(False), "val": lambda: read_part(True)}
     why = f"{found.why}; without a val split: {eval_fraction:.0%} of its images are val"
-    return found._replace(splits=splits, why=why)
+    return dataclasses.replace(found, splits=splits, why=why)
 
 
-def _class_names_of(root: str, images: Iterable[ListedImage]) -> tuple[str, ...] | None:
+def _class_names_of(images: Iterable[ListedImage]) -> tuple[str, ...] | None:
     """The classes of all objects, usable or not, sorted; None without objects. No image is read."""
     names: set[str] = set()
     for image in images:
         with contextlib.suppress(UnusableFile):
-            if annotation := image.read_annotation(root, (1, 1)):
+            if annotation := image.read((1, 1)):
                 names |= {item.class_name for item in annotation.objects}
     return tuple(sorted(names - {""})) or None

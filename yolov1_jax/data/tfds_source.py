@@ -86,12 +86,8 @@ class LabelledImages(TfdsSource, WindowSource):
     ) -> None:
         """Opens splits such as "imagenette/160px-v2:train[:10%]"; prepares the data if need be.
 
-        Args:
-          data_dir: that of tensorflow_datasets.
-          class_names: that the data must have.
-
-        Raises:
-          UserError: for what cannot be opened.
+        `data_dir` is that of tensorflow_datasets, `class_names` those that the data must have.
+        Raises a UserError for what cannot be opened.
         """
         self._splits, parts = splits, []
         names = set() if class_names is None else {tuple(class_names)}

@@ -13,13 +13,9 @@ reflected border, and a filter of the boxes after the resize and again at the en
   - Colours change after the warp, so that the cost does not grow with the original image. Only
     contrast depends on the order: it pulls towards the mean of what the warp left in view.
 
-Not the reference's, and off by default (docs/recipe.md): expand and crop choose a window of the
-image or around it, which is folded into the same matrix; a rectangle is erased; and `pipeline` puts
-four images together to a mosaic. Darknet's (docs/darknet.md): jitter moves the window's sides, and
-colours change once, in HSV.
-
-Classification has a window of the image in place of boxes: a part of it is chosen, and shown by the
-same matrix.
+Off by default are expand, crop and erasing (docs/recipe.md; `pipeline` makes the mosaics), and
+Darknet's jitter of the sides and its colours (docs/darknet.md). Classification has a window of the
+image in place of boxes. All that moves pixels is one matrix.
 """
 
 import dataclasses
@@ -91,7 +87,7 @@ class Parameters(NamedTuple):
     erased: np.ndarray  # xyxy [0 or 1, 4], relative to the network input
 
     def plain(self) -> "Parameters":
-        """The same flip, scale, shift and colour; no expand, crop and erasing."""
+        """Without expand, crop and erasing."""
         return self._replace(windows=np.array([[0.0, 0.0, 1.0, 1.0]]), erased=self.erased[:0])
 
 
@@ -149,10 +145,7 @@ def random_scale(number: float, scale: float) -> float:
 
 
 def expand_window(numbers: np.ndarray, expand: float) -> np.ndarray:
-    """A canvas around the image, up to `expand` times as wide and high. -> xyxy [1, 4]
-
-    The numbers [3] in [0, 1] choose its side and the place of the image on it, x and y.
-    """
+    """A canvas around the image: side in [1, expand], place from numbers [3]. -> xyxy [1, 4]"""
     side = 1 + (expand - 1) * numbers[0]
     low = -(side - 1) * numbers[1:]
     return np.concatenate([low, low + side])[None]
@@ -376,10 +369,7 @@ def _darknet_taps(side: int, new_side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def warp_image(
-    image: np.ndarray,
-    affine: Affine,
-    size: tuple[int, int],
-    border: int = cv2.BORDER_REFLECT_101,
+    image: np.ndarray, affine: Affine, size: tuple[int, int], border: int = cv2.BORDER_REFLECT_101
 ) -> np.ndarray:
     """Resizes and transforms in one interpolation. -> uint8 [*size, 3]
 

@@ -6,8 +6,9 @@
     data.yaml                                 names: of the classes; train:, val:, test: paths
 
 x, y are the centre; all four are fractions of the image's size. A line of more numbers is a
-polygon, "class x1 y1 x2 y2 ...". A class is its place among the names, from 0. This is what
-Ultralytics, Roboflow, CVAT, Label Studio, LabelImg and Darknet write.
+polygon, "class x1 y1 x2 y2 ...", or, where data.yaml has kpt_shape, a box and key points. A class
+is its place among the names, from 0. This is what Ultralytics, Roboflow, CVAT, Label Studio,
+LabelImg and Darknet write.
 """
 
 import functools
@@ -21,7 +22,6 @@ import yaml
 
 from yolov1_jax.config import UserError
 from yolov1_jax.data.annotated_images import AnnotatedObject, Annotation
-from yolov1_jax.data.dataset import Report, UnusableFile
 from yolov1_jax.data.own_folder import (
     Found,
     Lookup,
@@ -29,31 +29,39 @@ from yolov1_jax.data.own_folder import (
     class_name,
     has_extension,
     match,
+    read_annotation_file,
+    read_lines,
     split_of,
     split_of_name,
 )
 
-_LARGEST_LABELS, _LARGEST_YAML = 2**21, 2**17  # bytes; far above what tools write
+_MOST_YAML = 2**17  # bytes; far above what tools write
 
 
 def find(root: str, files: Sequence[str]) -> Found | None:
-    """The data set that these files are; None if no image has a file of labels.
-
-    Raises:
-      UserError: data.yaml cannot be read, or has no list of names.
-    """
+    """The data set that these files are; None if no image has a file of labels."""
+    config: Mapping[str, Any] = {}
     names: Mapping[int, str] | None = None
 
     def read(path: str | None, size: tuple[int, int] | None) -> Annotation:
-        return _read(path, size, names)
+        return _read(path, size, names, is_pose="kpt_shape" in config)
 
     # Boxes are fractions of the image as viewers show it, turned by EXIF.
-    listed = match(files, ".txt", read, upright=True).values()
+    listed = match(root, files, ".txt", read, upright=True).values()
     labelled = [one.path for one in listed if one.path and one.annotation]
     if not labelled:
         return None
     config_path, config = _read_config(root, files)
-    names, why = _class_names(root, files, config)
+    lists_of_names = [
+        file for file in files if re.search(r"(^|/)classes\.txt$|\.names$", file.lower())
+    ]
+    why = "no data.yaml or classes.txt: the classes are numbers"
+    if config:
+        names, why = config["names"], "data.yaml"
+    elif lists_of_names:
+        why = lists_of_names[0]
+        lines = read_lines(root, why)
+        names = dict(enumerate(class_name(line) for line in lines if line.strip()))
     # Images elsewhere, such as those of a report, are not of the data set.
     folders = {os.path.dirname(path) for path in labelled}
     images = {
@@ -79,16 +87,11 @@ def find(root: str, files: Sequence[str]) -> Found | None:
         for split, part in parts.items()
     }
     lists = texts.intersection(place for _, places in entries for place in places)
-    own = {config_path, *filter(_names_classes, files), *lists}
-    return Found("YOLO text", why, splits, Report(), own)
+    return Found("YOLO text", why, splits, {config_path, *lists_of_names, *lists})
 
 
 def _stem(path: str) -> str:
     return os.path.splitext(path.rsplit("/", 1)[-1])[0]
-
-
-def _names_classes(file: str) -> bool:
-    return file.rsplit("/", 1)[-1].lower() == "classes.txt" or file.lower().endswith(".names")
 
 
 def _read_config(root: str, files: Sequence[str]) -> tuple[str, dict[str, Any]]:
@@ -96,7 +99,7 @@ def _read_config(root: str, files: Sequence[str]) -> tuple[str, dict[str, Any]]:
     paths = [file for file in files if has_extension(file, (".yaml", ".yml"))]
     for path in sorted(paths, key=lambda one: (one.count("/"), _stem(one) != "data")):
         file = pathlib.Path(root, path)
-        if file.stat().st_size > _LARGEST_YAML:
+        if file.stat().st_size > _MOST_YAML:
             continue
         try:
             # BaseLoader leaves all values texts: "no" is a name of a class, not False.
@@ -112,18 +115,6 @@ def _read_config(root: str, files: Sequence[str]) -> tuple[str, dict[str, Any]]:
                 f"{' '.join(str(error).split())[:200]}; correct it"
             ) from None
     return "", {}
-
-
-def _class_names(
-    root: str, files: Sequence[str], config: Mapping[str, Any]
-) -> tuple[Mapping[int, str] | None, str]:
-    """The name of each number, and where they stand; None if nothing says them."""
-    if config:
-        return config["names"], "data.yaml"
-    for file in filter(_names_classes, files):
-        lines = pathlib.Path(root, file).read_text("utf-8-sig", "replace").splitlines()
-        return dict(enumerate(class_name(line) for line in lines if line.strip())), file
-    return None, "no data.yaml or classes.txt: the classes are numbers"
 
 
 def _entries(folder: str, config: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
@@ -146,51 +137,48 @@ def _parts(path: str) -> list[str]:
 
 def _by_entries(
     root: str,
-    images: Iterable[str],
+    images: Collection[str],
     texts: Collection[str],
     entries: Iterable[tuple[str, list[str]]],
 ) -> dict[str, dict[str, None]]:
-    """The images of each split: the first of its places that is a folder or a list has them."""
-    below: dict[str, list[str]] = {}
-    for image in images:
-        for folder in pathlib.PurePosixPath(image).parents:
-            below.setdefault(str(folder), []).append(image)
+    """The images of each split, in the first of its places that is a folder or a list of them."""
     lookup = Lookup(images)
     parts: dict[str, dict[str, None]] = {}
     for split, places in entries:
-        place = next((one for one in places if one in below or one in texts), "")
-        found: Iterable[str | None] = below.get(place, ())
-        if place in texts:
-            lines = pathlib.Path(root, place).read_text("utf-8-sig", errors="replace").splitlines()
-            found = (lookup.find(line.strip()) for line in lines)
-        if used := dict.fromkeys(filter(None, found)):
-            parts.setdefault(split, {}).update(used)
+        for place in places:
+            found: list[str | None] = [one for one in images if one.startswith(f"{place}/")]
+            if place in texts:
+                found = [lookup.find(line.strip()) for line in read_lines(root, place)]
+            if used := dict.fromkeys(filter(None, found)):
+                parts.setdefault(split, {}).update(used)
+                break
     return parts
 
 
 def _read(
-    path: str | None, size: tuple[int, int] | None, names: Mapping[int, str] | None
+    path: str | None,
+    size: tuple[int, int] | None,
+    names: Mapping[int, str] | None,
+    *,
+    is_pose: bool,
 ) -> Annotation:
     """Reads the labels of an image of this size; without a file it is background."""
     height, width = size or (0, 0)
     if path is None:
         return Annotation((height, width), [], ("no label file, used as background",))
-    try:
-        with open(path, "rb") as file:
-            content = file.read(_LARGEST_LABELS + 1)
-    except OSError:
-        raise UnusableFile("labels cannot be read", path) from None
-    if len(content) > _LARGEST_LABELS:
-        raise UnusableFile("label file has more than 2 MB", path)
+    lines = read_annotation_file(path).decode("utf-8-sig", "replace").splitlines()
     objects, notes = [], dict[str, None]()  # a note once, in the order of the lines
-    for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             label, *values = (float(word) for word in line.split())
             name = str(int(label)) if names is None else names.get(int(label))
         except (ValueError, OverflowError):  # no number, NaN, infinity
             values = []
-        if not line.strip():
-            continue
+        if is_pose and len(values) > 4:
+            notes["key points, their boxes used"] = None
+            values = values[:4]
         if len(values) == 4:
             x, y, w, h = values
             xs, ys = [x - w / 2, x + w / 2], [y - h / 2, y + h / 2]

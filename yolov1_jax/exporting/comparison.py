@@ -5,7 +5,7 @@ N images, H side in pixels.
 
 import functools
 import pathlib
-import time
+import timeit
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -31,15 +31,8 @@ def check_file(
 ) -> None:
     """Runs a file, compares it with its run, and prints the result, its size and its speed.
 
-    Args:
-      path: of the file.
-      run: that it was made of.
-      images: uint8 [N, H, H, 3], 2 at least, and a multiple of the batch size.
-      weights: their type in the file.
-      batch_size: of the file; None if it is free.
-
-    Raises:
-      RunError: the two differ by more than rounding.
+    `images`, uint8 [N, H, H, 3], are 2 at least, and a multiple of `batch_size`, which is None
+    where it is free. Raises RunError where the two differ by more than rounding of `weights`.
     """
     network, _ = load_exported(path)
     reference = functools.partial(jax.jit(reference_step(run)), run.variables)
@@ -68,17 +61,11 @@ def check_file(
 
 
 class Difference(NamedTuple):
-    """Of the outputs for all images.
+    """Of the outputs for all images."""
 
-    Attributes:
-      largest: of any number, beside the largest value (at least 1).
-      num_unmatched: boxes that only one of the two has.
-      num_boxes: of the run.
-    """
-
-    largest: float
-    num_unmatched: int
-    num_boxes: int
+    largest: float  # of any number, beside the largest value (at least 1)
+    num_unmatched: int  # boxes that only one of the two has
+    num_boxes: int  # of the run
 
     def is_rounding(self, weights: str) -> bool:
         """Whether the file is the run's network, with `weights` of this type."""
@@ -130,9 +117,5 @@ def compare(
 
 def milliseconds(network: Callable[[np.ndarray], Any], images: np.ndarray) -> float:
     """The time for an image in a batch of N: the median of five, after one that does not count."""
-    times = []
-    for _ in range(6):
-        start = time.perf_counter()
-        jax.device_get(network(images))
-        times.append(time.perf_counter() - start)
+    times = timeit.repeat(lambda: jax.device_get(network(images)), number=1, repeat=6)
     return 1000 * float(np.median(times[1:])) / len(images)

@@ -3,6 +3,7 @@
 import pathlib
 
 from yolov1_jax.training.build import RestoredRun, detection_layer
+from yolov1_jax.training.run_folder import replacing
 from yolov1_jax.weights import darknet
 
 
@@ -17,11 +18,12 @@ def write(output: pathlib.Path, restored: RestoredRun, form: str) -> None:
         header = darknet.read_header(origin)
     if restored.step > 0:
         header = darknet.Header(seen=header.seen + restored.step * config.train.batch_size)
-    num_bytes = darknet.write_darknet(
-        output,
-        restored.variables,
-        header,
-        detection=detection_layer(config),
-        backbone_only=form == "darknet_backbone",
-    )
+    with replacing(output) as temporary:
+        num_bytes = darknet.write_darknet(
+            temporary,
+            restored.variables,
+            header,
+            detection=detection_layer(config),
+            backbone_only=form == "darknet_backbone",
+        )
     print(f"{output}: {form}, {header}, {num_bytes:,} bytes")

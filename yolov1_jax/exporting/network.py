@@ -28,8 +28,7 @@ class Network(NamedTuple):
     """What is written to a file.
 
     Attributes:
-      function: (weights, images uint8 (float32 as Darknet resizes)
-        [B, H, H, 3]) -> arrays by name, see `load_exported`.
+      function: (weights, images [B, H, H, 3]) -> arrays by name, see `load_exported`.
       weights: with BatchNorm folded into them.
       metadata: see `detector.metadata_of`.
     """
@@ -66,6 +65,7 @@ def build_network(
       batch_size: None leaves it free.
     """
     predict, options = reference_step(run), select_options(run.setup.config)
+    xy_unit, clip = options.pop("xy_unit"), options.pop("clip") == "before_nms"
     metadata = metadata_of(run) | {"batch_size": batch_size}
     image = jax.ShapeDtypeStruct((1, *[metadata["image_size"]] * 2, 3), np.uint8)
     params = fold_batch_norms(_float32_model(run), run.variables, image)
@@ -79,19 +79,11 @@ def build_network(
             predictions = predict({"params": params}, images)
         if outputs == "predictions":
             return predictions._asdict()
-        boxes, scores = scored_boxes(
-            predictions,
-            np.ones((1, 2), np.float32),
-            xy_unit=options["xy_unit"],
-            clip=options["clip"] == "before_nms",
-        )
+        whole = np.ones((1, 2), np.float32)
+        boxes, scores = scored_boxes(predictions, whole, xy_unit=xy_unit, clip=clip)
         if outputs == "boxes":
             return {"boxes_xyxy": boxes, "scores": scores}
-        return detections(
-            boxes,
-            scores,
-            **{name: value for name, value in options.items() if name not in ("xy_unit", "clip")},
-        )
+        return detections(boxes, scores, **options)
 
     return Network(function, stored, metadata)
 

@@ -30,6 +30,7 @@ _SAME = {
 _SAME |= {"gt": "Greater", "ge": "GreaterOrEqual", "lt": "Less", "le": "LessOrEqual", "eq": "Equal"}
 _SAME |= {"logistic": "Sigmoid", "stop_gradient": "Identity", "copy": "Identity"}
 _REDUCTIONS = {"reduce_max": "ReduceMax", "reduce_min": "ReduceMin", "reduce_sum": "ReduceSum"}
+_REDUCTIONS |= {"reduce_and": "ReduceMin"}
 
 
 def write(path: pathlib.Path, network: Network) -> None:
@@ -96,27 +97,16 @@ class _Graph:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(stored), name))
         return self("Cast", name, to=TensorProto.FLOAT) if is_half else name
 
-    def integers(self, values: Sequence[int]) -> np.ndarray:
-        return np.array(values, np.int64)
-
     def reshape(self, x: Value, shape: Sequence[Any]) -> Value:
         """The batch may be a symbol."""
-        known = [side if isinstance(side, int) else -1 for side in shape]
-        return self("Reshape", x, self.integers(known))
-
-    def transpose(self, x: Value, order: Sequence[int]) -> Value:
-        if isinstance(x, str):
-            return self("Transpose", x, perm=list(order))
-        return x.transpose(order)
+        return self("Reshape", x, [side if isinstance(side, int) else -1 for side in shape])
 
 
 def _convert(graph: _Graph, closed: ClosedJaxpr, inputs: Sequence[Any]) -> list[Value]:
     """Adds a program to the graph: its outputs. What does not depend on the images is computed."""
     jaxpr = closed.jaxpr
-    known: dict[Any, Value] = dict(
-        zip(jaxpr.constvars, map(np.asarray, closed.consts), strict=True)
-    )
-    known |= dict(zip(jaxpr.invars, inputs, strict=True))
+    names = [*jaxpr.constvars, *jaxpr.invars]
+    known: dict[Any, Any] = dict(zip(names, [*closed.consts, *inputs], strict=True))
 
     def read(atom: Any) -> Value:
         if isinstance(atom, Literal):
@@ -128,16 +118,14 @@ def _convert(graph: _Graph, closed: ClosedJaxpr, inputs: Sequence[Any]) -> list[
         inner = eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr")
         sides = [side for var in eqn.outvars for side in var.aval.shape]
         outputs: Any
-        if operation in ("jit", "pjit") and eqn.params["name"] in _FUNCTIONS:
-            outputs = _FUNCTIONS[eqn.params["name"]](graph, *values)
+        if eqn.params.get("name") == "keep_best":
+            outputs = _keep_best(graph, *values)
         elif operation != "while" and inner is not None:
             outputs = _convert(graph, inner, values)
         elif not any(isinstance(one, str) for one in values) and all(
             isinstance(side, int) for side in sides
         ):
             outputs = jax.device_get(eqn.primitive.bind(*values, **eqn.params))
-        elif operation in _SAME:
-            outputs = graph(_SAME[operation], *values)
         elif operation in _OPERATIONS:
             outputs = _OPERATIONS[operation](graph, eqn, *values)
         else:
@@ -151,34 +139,33 @@ def _convert(graph: _Graph, closed: ClosedJaxpr, inputs: Sequence[Any]) -> list[
 # --- Operations of JAX, see jax.lax for their parameters -----------------------------------------
 
 
-def _convolution(graph: _Graph, eqn: Any, x: Value, kernel: Value) -> Value:
+def _convolution(graph: _Graph, eqn: Any, x: Value, kernel: np.ndarray) -> Value:
     p = eqn.params
     lhs, rhs, out = p["dimension_numbers"]
     low, high = zip(*p["padding"], strict=True)
     y = graph(
         "Conv",
-        graph.transpose(x, lhs),
-        graph.transpose(kernel, rhs),
+        graph("Transpose", x, perm=lhs),
+        kernel.transpose(rhs),
         strides=p["window_strides"],
         pads=[*low, *high],
         dilations=p["rhs_dilation"],
         group=p["feature_group_count"],
     )
-    return graph.transpose(y, np.argsort(out).tolist())
+    return graph("Transpose", y, perm=np.argsort(out).tolist())
 
 
 def _dot(graph: _Graph, eqn: Any, x: Value, y: Value) -> Value:
     (contract_x, contract_y), (batch_x, batch_y) = eqn.params["dimension_numbers"]
-    letters = iter(string.ascii_letters)
-    of_x = [next(letters) for _ in eqn.invars[0].aval.shape]
-    of_y = [next(letters) for _ in eqn.invars[1].aval.shape]
+    of_x = list(string.ascii_lowercase[: eqn.invars[0].aval.ndim])
+    of_y = list(string.ascii_uppercase[: eqn.invars[1].aval.ndim])
     for i, j in zip((*contract_x, *batch_x), (*contract_y, *batch_y), strict=True):
         of_y[j] = of_x[i]
     gone = {of_x[i] for i in (*contract_x, *batch_x)}
     result = [of_x[i] for i in batch_x] + [one for one in of_x + of_y if one not in gone]
-    if (of_x, of_y, result) == (["a", "b"], ["b", "d"], ["a", "d"]):
-        return graph("MatMul", x, y)
     equation = f"{''.join(of_x)},{''.join(of_y)}->{''.join(result)}"
+    if equation == "ab,bB->aB":
+        return graph("MatMul", x, y)
     return graph("Einsum", x, y, equation=equation)
 
 
@@ -191,25 +178,19 @@ def _broadcast(graph: _Graph, eqn: Any, x: Value) -> Value:
         x = graph.reshape(x, before)
     if tuple(before) == tuple(shape):
         return x
-    # A side of 1 leaves the batch as it is.
     sides = [
-        1
-        if old is new or old == new
-        else new
-        if isinstance(new, int)
-        else graph("Shape", "images", start=0, end=1)
-        for old, new in zip(before, shape, strict=True)
+        [side] if isinstance(side, int) else graph("Shape", "images", start=0, end=1)
+        for side in shape
     ]
-    parts = [side if isinstance(side, str) else graph.integers([side]) for side in sides]
-    return graph("Expand", x, graph("Concat", *parts, axis=0))
+    return graph("Expand", x, graph("Concat", *sides, axis=0))
 
 
 def _slice(graph: _Graph, eqn: Any, x: Value) -> Value:
-    p, shape = eqn.params, eqn.invars[0].aval.shape
-    strides = p["strides"] or (1,) * len(shape)
-    rows = zip(p["start_indices"], p["limit_indices"], range(len(shape)), strides, strict=True)
-    cut = [row for row in rows if row[0] != 0 or row[1] != shape[row[2]] or row[3] != 1]
-    return graph("Slice", x, *map(graph.integers, zip(*cut, strict=True))) if cut else x
+    p, axes = eqn.params, range(eqn.invars[0].aval.ndim)
+    strides = p["strides"] or (1,) * len(axes)
+    rows = zip(p["start_indices"], p["limit_indices"], axes, strides, strict=True)
+    known = [row for row in rows if isinstance(row[1], int)]  # the batch may be a symbol
+    return graph("Slice", x, *zip(*known, strict=True))
 
 
 def _gather(graph: _Graph, eqn: Any, x: Value, starts: Value) -> Value:
@@ -220,13 +201,13 @@ def _gather(graph: _Graph, eqn: Any, x: Value, starts: Value) -> Value:
         raise NotImplementedError(f"this gather has no translation to ONNX here: {eqn}"[:300])
     axes = numbers.start_index_map
     ends = [int(start) + sizes[axis] for start, axis in zip(starts, axes, strict=True)]
-    part = graph("Slice", x, *map(graph.integers, (starts, ends, axes)))
+    part = graph("Slice", x, np.asarray(starts, np.int64), ends, axes)
     return graph.reshape(part, eqn.outvars[0].aval.shape) if numbers.collapsed_slice_dims else part
 
 
 def _pad(graph: _Graph, eqn: Any, x: Value, value: Value) -> Value:
     low, high, _ = zip(*eqn.params["padding_config"], strict=True)
-    return graph("Pad", x, graph.integers([*low, *high]), value)
+    return graph("Pad", x, [*low, *high], value)
 
 
 def _cast(graph: _Graph, eqn: Any, x: Value) -> Value:
@@ -238,26 +219,23 @@ def _argmax(graph: _Graph, eqn: Any, x: Value) -> Value:
 
 
 def _reduce(graph: _Graph, eqn: Any, x: Value) -> Value:
-    axes = graph.integers(eqn.params["axes"])
-    return graph(_REDUCTIONS[eqn.primitive.name], x, axes, keepdims=0)
-
-
-def _all(graph: _Graph, eqn: Any, x: Value) -> Value:
-    axes = graph.integers(eqn.params["axes"])
-    least = graph("ReduceMin", graph("Cast", x, to=TensorProto.INT32), axes, keepdims=0)
-    return _cast(graph, eqn, least)
+    operation = eqn.primitive.name
+    if operation == "reduce_and":
+        x = graph("Cast", x, to=TensorProto.INT32)
+    return _cast(graph, eqn, graph(_REDUCTIONS[operation], x, eqn.params["axes"], keepdims=0))
 
 
 def _sort(graph: _Graph, eqn: Any, key: Value, *others: Value) -> list[Value]:
     """TopK takes the first of equals, as a stable sort does."""
     p = eqn.params
-    size = graph.integers([eqn.invars[0].aval.shape[p["dimension"]]])
+    size = [eqn.invars[0].aval.shape[p["dimension"]]]
     options = {"axis": p["dimension"], "largest": 0, "sorted": 1}
     key, order = graph("TopK", key, size, outputs=2, **options)
     return [key, *(graph("GatherElements", one, order, axis=p["dimension"]) for one in others)]
 
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(_SAME, lambda graph, eqn, *x: graph(_SAME[eqn.primitive.name], *x)),
     "argmax": _argmax,
     "broadcast_in_dim": _broadcast,
     "concatenate": lambda graph, eqn, *x: graph("Concat", *x, axis=eqn.params["dimension"]),
@@ -267,7 +245,6 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "gather": _gather,
     "integer_pow": lambda graph, eqn, x: graph("Pow", x, np.array(eqn.params["y"], np.float32)),
     "pad": _pad,
-    "reduce_and": _all,
     **dict.fromkeys(_REDUCTIONS, _reduce),
     "reshape": lambda graph, eqn, x: graph.reshape(x, eqn.outvars[0].aval.shape),
     "select_n": lambda graph, eqn, which, no, yes: graph("Where", which, yes, no),
@@ -275,14 +252,11 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "sort": _sort,
     "square": lambda graph, eqn, x: graph("Mul", x, x),
     "squeeze": lambda graph, eqn, x: graph.reshape(x, eqn.outvars[0].aval.shape),
-    "transpose": lambda graph, eqn, x: graph.transpose(x, eqn.params["permutation"]),
+    "transpose": lambda graph, eqn, x: graph("Transpose", x, perm=eqn.params["permutation"]),
 }
 
 
-# --- Functions that ONNX has an operator for ------------------------------------------------------
-
-
-def _keep_best(graph: _Graph, boxes: Value, scores: Value, iou_threshold: np.ndarray) -> Value:
+def _keep_best(graph: _Graph, boxes: Value, scores: Value, iou_threshold: Any) -> Value:
     """See `network.keep_best`. NonMaxSuppression gives (image, class, box)."""
     by_class = graph("Transpose", scores, perm=[0, 2, 1])
     every, lowest = np.array([2**31 - 1]), np.array([np.finfo(np.float32).min])
@@ -293,6 +267,3 @@ def _keep_best(graph: _Graph, boxes: Value, scores: Value, iou_threshold: np.nda
     )
     kept = graph("Cast", graph("ScatterND", zeros, places, ones), to=TensorProto.BOOL)
     return graph("Transpose", kept, perm=[0, 2, 1])
-
-
-_FUNCTIONS: dict[str, Callable[..., Value]] = {"keep_best": _keep_best}

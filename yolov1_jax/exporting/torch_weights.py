@@ -8,6 +8,7 @@ import numpy as np
 
 from yolov1_jax.config import UserError, flatten
 from yolov1_jax.training.build import RestoredRun
+from yolov1_jax.training.run_folder import replacing
 from yolov1_jax.weights.assign import to_torch_layout
 from yolov1_jax.weights.formats import FORMATS, describe, to_format
 from yolov1_jax.weights.safetensors_file import write_safetensors
@@ -51,7 +52,8 @@ def write(output: pathlib.Path, run: RestoredRun, form: str | None) -> None:
     }
     if name != "backbone":
         metadata["channel_layout"] = json.dumps(name)
-    write_safetensors(output, tensors, metadata)
+    with replacing(output) as temporary:
+        write_safetensors(temporary, tensors, metadata)
     print(f"{output}: {name}, {len(tensors)} arrays")
     for setting, value in {"model.width_multiplier": 1.0, **FORMATS[name].settings}.items():
         if settings[setting] != value:

@@ -16,7 +16,6 @@ import math
 import os
 import re
 import struct
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +23,7 @@ import numpy as np
 
 from yolov1_jax.config import UserError
 from yolov1_jax.weights.assign import Path, Variables, leaves_of
-from yolov1_jax.weights.safetensors_file import file_sha256, local_file, write_whole
+from yolov1_jax.weights.safetensors_file import file_sha256, local_file
 
 # "darknet" is a whole network, the other its first layers.
 FORMATS = ("darknet", "darknet_backbone")
@@ -65,42 +64,29 @@ class Layer(NamedTuple):
 
     name: str  # "head/conv1"
     arrays: dict[Path, Any]  # in the order of a file
+    inputs: int  # channels, or inputs of a connected layer
+    outputs: int
     output_order: np.ndarray | None = None  # our output for each of Darknet's; None: the same
 
     @property
     def size(self) -> int:
         return sum(math.prod(leaf.shape) for leaf in self.arrays.values())
 
-    @property
-    def outputs(self) -> int:
-        """Channels, or outputs of a connected layer."""
-        return self._kernel_shape[-1]
-
-    @property
-    def inputs(self) -> int:
-        """Channels, or inputs of a connected layer."""
-        return self._kernel_shape[-2]
-
-    @property
-    def _kernel_shape(self) -> tuple[int, ...]:
-        return next(leaf.shape for leaf in self.arrays.values() if len(leaf.shape) > 1)
-
 
 def expected_settings(backbone: str) -> dict[str, Any]:
     """The config values that a whole network of Darknet needs; a cfg decides those of "layers"."""
-    if backbone == "layers":
-        return {"loss.xy_unit": "cell"}
-    settings = {"model.prediction": "darknet", "model.head_negative_slope": 0.1}
-    return {"loss.xy_unit": "cell", **settings}
+    settings: dict[str, Any] = {"loss.xy_unit": "cell"}
+    if backbone != "layers":
+        settings |= {"model.prediction": "darknet", "model.head_negative_slope": 0.1}
+    return settings
 
 
 def layers_of(
     variables: Variables, detection: tuple[int, int, int] | None, *, backbone_only: bool = False
 ) -> list[Layer]:
-    """The layers of a network in the order of a file; `detection` as for `read_darknet`.
+    """The layers of a network in the order of a file; UserError if it has others than Darknet's.
 
-    Raises:
-      UserError: it has others than those of Darknet.
+    `detection` is as for `read_darknet`.
     """
     groups: dict[tuple[str, int], list[Path]] = {}
     leaves = leaves_of(variables)
@@ -118,7 +104,8 @@ def layers_of(
         if place[0] != "backbone" and backbone_only:
             continue
         kernel = next(path for path in paths if path[-1] == "kernel")
-        is_connected = len(leaves[kernel].shape) == 2
+        *window, inputs, outputs = leaves[kernel].shape
+        is_connected = not window
         order = _CONNECTED_ORDER if is_connected else _ORDER
         arrays = {path: leaves[path] for path in sorted(paths, key=lambda p: order.index(p[-1]))}
         output_order = None
@@ -129,7 +116,7 @@ def layers_of(
                     "config.model.head connected or local"
                 )
             output_order = _output_order(*detection)
-        layers.append(Layer("/".join(kernel[:-1]), arrays, output_order))
+        layers.append(Layer("/".join(kernel[:-1]), arrays, inputs, outputs, output_order))
     return layers
 
 
@@ -176,8 +163,9 @@ def read_darknet(
     loaded, at = dict(leaves_of(variables)), 0
     for layer in held:
         for leaf_path, leaf in layer.arrays.items():
-            size = math.prod(leaf.shape)
-            array = _from_file(numbers[at : at + size], leaf.shape, header)
+            size, axes = math.prod(leaf.shape), _axes(leaf.ndim, header)
+            array = numbers[at : at + size].reshape([leaf.shape[axis] for axis in axes])
+            array = array.transpose(np.argsort(axes))
             if not np.isfinite(array).all() or (leaf_path[-1] == "var" and array.min() < 0):
                 raise UserError(
                     f"{origin}: {layer.name} has NaN, infinite values or negative variances: the "
@@ -200,21 +188,17 @@ def write_darknet(
     detection: tuple[int, int, int] | None = None,
     backbone_only: bool = False,
 ) -> int:
-    """The inverse of `read_darknet`: writes a file, whole or not at all, and returns its bytes."""
+    """The inverse of `read_darknet`. -> bytes written"""
     layers = layers_of(variables, detection, backbone_only=backbone_only)
-
-    def parts() -> Iterator[bytes]:
-        yield struct.pack(header.layout, *header)
+    with open(path, "wb") as file:
+        file.write(struct.pack(header.layout, *header))
         for layer in layers:
             for leaf in layer.arrays.values():
                 array = np.asarray(leaf, "<f4")
                 if layer.output_order is not None:
                     array = array[..., layer.output_order]
-                axes = _axes(array.ndim, header)
-                yield np.ascontiguousarray(array.transpose(axes)).tobytes()
-
-    write_whole(path, parts())
-    return struct.calcsize(header.layout) + 4 * sum(layer.size for layer in layers)
+                file.write(array.transpose(_axes(array.ndim, header)).tobytes())
+        return file.tell()
 
 
 def _held_layers(
@@ -248,12 +232,6 @@ def _held_layers(
 
 def _axes(num_axes: int, header: Header) -> tuple[int, ...]:
     return (0, 1) if num_axes == 2 and header.transposed else _AXES[num_axes]
-
-
-def _from_file(numbers: np.ndarray, shape: tuple[int, ...], header: Header) -> np.ndarray:
-    """Darknet's numbers as an array of our shape."""
-    axes = _axes(len(shape), header)
-    return numbers.reshape([shape[axis] for axis in axes]).transpose(np.argsort(axes))
 
 
 def _output_order(grid_size: int, boxes_per_cell: int, num_classes: int) -> np.ndarray:

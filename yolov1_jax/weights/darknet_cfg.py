@@ -55,11 +55,7 @@ class Section(NamedTuple):
 
 
 def read_sections(path: str | os.PathLike[str]) -> list[Section]:
-    """The sections of a cfg file, [net] first.
-
-    Raises:
-      UserError: there is no such file, or it is none of Darknet's.
-    """
+    """The sections of a cfg file, [net] first; UserError if it is no such file."""
     file = local_path(path)
     if not file.is_file():
         raise UserError(f"expected a cfg file of Darknet at {file}, found none")
@@ -82,35 +78,31 @@ def read_sections(path: str | os.PathLike[str]) -> list[Section]:
 def read_layers(sections: list[Section]) -> tuple[str, ...]:
     """The layers between [net] or [crop] and the end, [detection] or that of a classifier.
 
-    Raises:
-      UserError: there is a layer that no network of YOLOv1 has, or one with unknown options.
+    UserError for a layer that no network of YOLOv1 has, or one with unknown options.
     """
     layers = []
     for section in sections[1:]:
         kind, options = section.kind, section.options
-        if kind in _OPTIONS:
-            unknown = options.keys() - _OPTIONS[kind].keys()
-            if unknown:
-                known = ", ".join(_OPTIONS[kind])
-                raise section.error(f"only the options {known}", min(unknown))
-            values = {n: options.get(n, value) for n, value in _OPTIONS[kind].items()}
-            if values.get("activation", "linear") not in _ACTIVATIONS:
-                expected = f"activation={' or '.join(_ACTIVATIONS)}"
-                raise section.error(expected, values["activation"])
-            for name in options.keys() - {"activation"}:
-                section.get(name, float if kind == "dropout" else int, 0.0)
-            size = section.get("size", int, section.get("stride", int, 1))
-            if kind == "convolutional" and values["pad"] != "0":
-                values["padding"] = str(size // 2)
-            elif kind == "maxpool":
-                values |= {"size": str(size), "padding": options.get("padding", str(size - 1))}
-            if "padding" in values:
-                values["pad"] = values.pop("padding")
-            layers.append(" ".join([kind, *(f"{n}={value}" for n, value in values.items())]))
-        elif kind not in ("crop", "detection", *_CLASSIFIER):
-            raise section.error(
-                f"a layer of YOLOv1 ({', '.join(_OPTIONS)}, crop or detection)", f"[{kind}]"
-            )
+        if kind in ("crop", "detection", *_CLASSIFIER):
+            continue
+        if kind not in _OPTIONS:
+            known = f"{', '.join(_OPTIONS)}, crop or detection"
+            raise section.error(f"a layer of YOLOv1 ({known})", f"[{kind}]")
+        if unknown := options.keys() - _OPTIONS[kind].keys():
+            raise section.error(f"only the options {', '.join(_OPTIONS[kind])}", min(unknown))
+        values = _OPTIONS[kind] | options
+        if values.get("activation", "linear") not in _ACTIVATIONS:
+            raise section.error(f"activation={' or '.join(_ACTIVATIONS)}", values["activation"])
+        for name in options.keys() - {"activation"}:
+            section.get(name, float if kind == "dropout" else int, 0.0)
+        size = section.get("size", int, section.get("stride", int, 1))
+        if kind == "convolutional" and values["pad"] != "0":
+            values["padding"] = str(size // 2)
+        elif kind == "maxpool":
+            values |= {"size": str(size), "padding": options.get("padding", str(size - 1))}
+        if "padding" in values:
+            values["pad"] = values.pop("padding")
+        layers.append(" ".join([kind, *(f"{n}={value}" for n, value in values.items())]))
     return tuple(layers)
 
 

@@ -1,10 +1,10 @@
 """Fetches weights from the Hugging Face hub with its own client, an extra of the installation.
 
-A name is hf://OWNER/MODEL[@REVISION][/FILE]; REVISION is a branch, tag or commit. The client keeps
-what it fetches in HF_HOME, by default ~/.cache/huggingface, and needs no network for what is there.
+A name is hf://OWNER/MODEL[@REVISION][/FILE]; REVISION is a branch, tag or commit, by default main,
+and FILE by default model.safetensors. The client keeps what it fetches in HF_HOME, by default
+~/.cache/huggingface, and needs no network for what is there.
 """
 
-import importlib.util
 import re
 
 from yolov1_jax.config import UserError
@@ -17,33 +17,24 @@ _NAME = re.compile(
 )
 
 
-def parse(name: str) -> tuple[str, str, str]:
-    """ "hf://timm/resnet18.tv_in1k" -> ("timm/resnet18.tv_in1k", "main", "model.safetensors").
-
-    Raises:
-      UserError: the name is not of that form, or the client is not installed.
-    """
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise UserError(f"expected {PREFIX}OWNER/MODEL[@REVISION][/FILE], found {name!r}")
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise UserError(
-            f"{name} needs the client of the hub: pip install 'yolov1_jax[hub]', or {_WITHOUT}"
-        )
-    return match[1], match[2] or "main", match[3] or "model.safetensors"
-
-
 def download(name: str) -> str:
     """The path of a file of the hub on this machine, fetched if it is not there yet.
 
     Raises:
-      UserError: as `parse`, or it cannot be fetched.
+      UserError: the name has another form, the client is not installed, or fetching fails.
     """
-    repository, revision, file = parse(name)
-    from huggingface_hub import hf_hub_download
-
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise UserError(f"expected {PREFIX}OWNER/MODEL[@REVISION][/FILE], found {name!r}")
     try:
-        return hf_hub_download(repository, file, revision=revision)
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise UserError(
+            f"{name} needs the client of the hub: pip install 'yolov1_jax[hub]', or {_WITHOUT}"
+        ) from error
+    repository, revision, file = match.groups()
+    try:
+        return hf_hub_download(repository, file or "model.safetensors", revision=revision or "main")
     except Exception as error:  # the client and the network fail in many types
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(

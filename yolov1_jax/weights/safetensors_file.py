@@ -8,7 +8,7 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -32,19 +32,14 @@ class WeightsFile(NamedTuple):
     tensors: Mapping[str, np.ndarray]  # by name, in the file's own layout and dtypes
 
 
-def check_origin(origin: str) -> None:
-    """Raises the UserErrors of `read_weights` that need no reading and no fetching."""
-    if origin.startswith(hub.PREFIX):
-        hub.parse(origin)
-    elif not local_path(origin).is_file():
-        raise UserError(f"no file of weights at {origin}")
-
-
 def local_file(origin: str | os.PathLike[str]) -> str:
     """The path of a file of weights, fetched if it is one of the hub. Raises UserError."""
     origin = os.fspath(origin)
-    check_origin(origin)
-    return hub.download(origin) if origin.startswith(hub.PREFIX) else str(local_path(origin))
+    if origin.startswith(hub.PREFIX):
+        return hub.download(origin)
+    if not local_path(origin).is_file():
+        raise UserError(f"no file of weights at {origin}")
+    return str(local_path(origin))
 
 
 def file_sha256(path: str) -> str:
@@ -82,23 +77,6 @@ def read_weights(origin: str | os.PathLike[str]) -> WeightsFile:
 def write_safetensors(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a file, whole or not at all. Raises OSError if it cannot be written."""
     # safetensors writes the memory of an array, whatever its strides.
     contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    write_whole(path, [safetensors.numpy.save(contiguous, dict(metadata))])
-
-
-def write_whole(path: str | os.PathLike[str], parts: Iterable[bytes]) -> None:
-    """Writes the parts of a file, whole or not at all. Raises OSError if it cannot be written."""
-    target = pathlib.Path(path)
-    temporary = target.with_name(f".{os.getpid()}.tmp")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(temporary, "wb") as stream:
-            stream.writelines(parts)
-        temporary.replace(target)
-    except OSError as error:
-        error.filename = error.filename or str(target)  # writing does not know the name
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    pathlib.Path(path).write_bytes(safetensors.numpy.save(contiguous, dict(metadata)))
