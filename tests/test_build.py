@@ -1,22 +1,13 @@
 """From a config to lengths, rates and options: arithmetic a person can follow."""
 
-import inspect
-
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from tiny_run import save_run
 
 from yolov1_jax import config as configs
 from yolov1_jax.config import UserError, shipped_config
-from yolov1_jax.data.transforms import Augmentation
 from yolov1_jax.training import build
-from yolov1_jax.training.optimizer import build_optimizer
-from yolov1_jax.yolo.darknet_loss import darknet_loss
-from yolov1_jax.yolo.decode import detections_from_predictions
-from yolov1_jax.yolo.grid import Predictions, encode_targets
-from yolov1_jax.yolo.loss import yolo_loss
 
 
 def config_with(**changes):
@@ -28,35 +19,35 @@ def config_with(**changes):
     return config
 
 
-# 105 images in steps of 10: 10.5 steps an epoch.
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        # num_steps, eval_every_steps, checkpoint_every_steps
-        ({"num_epochs": 4.0, "eval_every_epochs": 2.0}, (42, 21, 1000)),
-        ({"num_epochs": 1.0, "eval_every_epochs": 0.5}, (10, 5, 1000)),
-        ({"num_epochs": 0.01, "eval_every_epochs": 0.01}, (1, 1, 1000)),
-        ({"num_epochs": 4.0, "num_steps": 7}, (7, 105, 1000)),
-        ({"num_epochs": None, "num_steps": 7, "eval_every_epochs": None}, (7, 7, 1000)),
-        ({"num_steps": 7, "eval_every_steps": 3}, (7, 3, 1000)),
-        ({"num_epochs": 4.0, "min_steps": 50}, (50, 105, 1000)),
-        ({"num_epochs": 4.0, "min_steps": 7}, (42, 105, 1000)),
-        ({"num_steps": 0, "min_steps": 50}, (0, 105, 1000)),
-        ({"eval_every_steps": 3, "checkpoint_every_steps": None}, (1575, 3, 3)),
+        # (num_steps, eval_every_steps, checkpoint_every_steps, plain_from_step) of 105 images in
+        # steps of 10
+        ({"num_epochs": 4.0, "eval_every_epochs": 2.0}, (42, 21, 1000, 42)),
+        ({"num_epochs": 1.0, "eval_every_epochs": 0.5}, (10, 5.25, 1000, 10)),
+        ({"num_epochs": 0.01, "eval_every_epochs": 0.01}, (1, 1, 1000, 1)),
+        ({"num_epochs": 4.0, "num_steps": 7}, (7, 105, 1000, 7)),
+        ({"num_epochs": None, "num_steps": 7, "eval_every_epochs": None}, (7, 7, 1000, 7)),
+        ({"num_steps": 7, "eval_every_steps": 3}, (7, 3, 1000, 7)),
+        ({"num_epochs": 4.0, "min_steps": 50}, (50, 105, 1000, 50)),
+        ({"num_epochs": 4.0, "min_steps": 7}, (42, 105, 1000, 42)),
+        ({"num_steps": 0, "min_steps": 50}, (0, 105, 1000, 0)),
+        ({"eval_every_steps": 3, "checkpoint_every_steps": None}, (1575, 3, 3, 1575)),
+        ({"num_epochs": 4.0, "plain_fraction": 0.25}, (42, 105, 1000, 32)),
     ],
 )
 def test_length(changes, expected):
     changes = {"checkpoint_every_steps": 1000, **changes}
     config = config_with(**{f"train__{key}": value for key, value in changes.items()})
-    assert build.run_length(config, 105) == build.Length(
-        expected[0], 10.5, *expected[1:], expected[0]
-    )
+    num_steps, *others = expected
+    assert build.run_length(config, 105) == build.Length(num_steps, 10.5, *others)
 
 
-@pytest.mark.parametrize(("fraction", "first"), [(0.0, 42), (0.25, 32), (1.0, 0)])
-def test_the_last_part_of_a_run_is_plain(fraction, first):
-    config = config_with(train__num_epochs=4.0, train__plain_fraction=fraction)
-    assert build.run_length(config, 105).plain_from_step == first
+def test_evaluations_are_at_the_nearest_steps_and_at_the_end():
+    length = build.Length(63, 10.5, 10.5, 1000, 63)
+    steps = [step for step in range(1, 64) if length.evaluates_after(step)]
+    assert steps == [10, 21, 32, 42, 52, 63]  # 31.5 and 52.5 are rounded to even
 
 
 def test_an_epoch_of_endless_data_has_the_length_it_is_given():
@@ -109,47 +100,6 @@ def test_schedule_of_yolov1_cfg():
     np.testing.assert_allclose(firsts, [0.00125, 0.0025, 0.005, 0.0005, 0.00005], rtol=1e-5)
 
 
-def test_every_update_takes_all_its_batches():
-    """The reference's updates came one batch early, and lost those at the end of an epoch."""
-    config = config_with(
-        train__accumulation_steps=2,
-        train__num_steps=8,
-        optimizer__name="sgd",
-        optimizer__momentum=0.0,
-        optimizer__weight_decay=0.0,
-        optimizer__learning_rate=1.0,
-        optimizer__schedule="step",
-        optimizer__decay_epochs=(1.6,),  # of 2.5 steps = 1.25 updates: from the third update on
-    )
-    optimizer = build.Setup(config, num_images=25).optimizer
-    weight = jnp.float32(0.0)
-    state = optimizer.init(weight)
-    path = []
-    for gradient in (-1.0, -3.0, 0.0, -2.0, -10.0, -10.0, 0.0, -20.0):
-        updates, state = optimizer.update(jnp.float32(gradient), state, weight)
-        weight = optax.apply_updates(weight, updates)
-        path.append(float(weight))
-    np.testing.assert_allclose(path, [0, 2, 2, 3, 3, 4, 4, 5], rtol=1e-6)
-
-
-def test_every_option_reaches_its_function():
-    """A key added to the config without a parameter, or the other way round, is noticed."""
-
-    def keywords(function):
-        parameters = inspect.signature(function).parameters.values()
-        return {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
-
-    config = shipped_config("r34")
-    assert build.loss_options(config).keys() == keywords(yolo_loss)
-    darknet = configs.replace(config, "model.prediction", "darknet")
-    assert build.loss_options(darknet).keys() == keywords(darknet_loss)
-    assert build.select_options(config).keys() == keywords(detections_from_predictions)
-    assert keywords(build_optimizer) - {"accumulation_steps"} <= set(config.optimizer)
-    targets = build.target_options(config).keys()
-    assert targets == keywords(encode_targets) - {"grid_size", "num_classes", "xy_unit"}
-    assert Augmentation(**config.data.augmentation) == Augmentation()
-
-
 def test_the_network_of_r34_is_the_references():
     """REFERENCE, section 2.2: ResNet-34 with four convolutions of 1024 channels and one of 30."""
     head = build.Setup(config_with()).abstract_state().params["head"]
@@ -157,16 +107,6 @@ def test_the_network_of_r34_is_the_references():
     middle = {f"conv{i}": (3, 3, 1024, 1024) for i in (2, 3, 4)}
     assert shapes == {"conv1": (3, 3, 512, 1024), **middle, "predict": (1, 1, 1024, 30)}
     assert [name for name in shapes if "bias" in head[name]] == ["predict"]
-
-
-def test_detection_keeps_the_last_candidate_and_scores_of_one_and_more():
-    """The protocol `reference` loses both; the program's own detections do not."""
-    boxes = np.zeros((1, 1, 1, 2, 4))
-    boxes[0, 0, 0] = [[0.25, 0.25, 0.2, 0.2], [0.75, 0.75, 0.2, 0.2]]
-    predictions = Predictions(boxes, np.array([[[[1.0, 1.5]]]]), np.ones((1, 1, 1, 1)))
-    options = build.select_options(shipped_config("r34"))
-    (found,) = detections_from_predictions(predictions, np.array([[100, 100]]), **options)
-    np.testing.assert_array_equal(np.sort(found.scores), [1.0, 1.5])
 
 
 def test_a_damaged_checkpoint_does_not_hide_the_others(tmp_path):

@@ -15,10 +15,10 @@ import pytest
 
 from yolov1_jax.config import UserError
 from yolov1_jax.training.checkpoint import Checkpoints, DamagedCheckpoint
-from yolov1_jax.training.sharding import data_mesh, replicated_sharding
+from yolov1_jax.training.sharding import shardings
 
 
-@functools.partial(jax.jit, out_shardings=replicated_sharding(data_mesh()))
+@functools.partial(jax.jit, out_shardings=shardings()[1])
 def create(step):
     return {"step": step, "params": {"kernel": jnp.arange(600.0).reshape(20, 30) + step}}
 
@@ -41,6 +41,7 @@ def test_content_meta_and_sharding_come_back(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [3]
         state, meta = checkpoints.restore_latest(ABSTRACT)
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
     assert meta == {"note": 3}
     jax.tree.map(np.testing.assert_array_equal, state, create(3))
     assert state["params"]["kernel"].sharding == ABSTRACT["params"]["kernel"].sharding
@@ -61,7 +62,7 @@ def test_the_latest_and_the_best_are_kept(tmp_path, scores, keep, steps, best):
 def test_scores_of_older_runs_are_read(tmp_path):
     save_all(tmp_path, {1: 0.1, 2: 0.5})
     (tmp_path / "1/metrics/metrics").write_text('{"mAP": 0.9}')
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.best_step() == 1
 
 
@@ -71,21 +72,21 @@ def test_a_step_that_is_saved_again_gets_its_map_and_keeps_its_state(tmp_path):
     before = (tmp_path / "1" / "state" / "manifest.ocdbt").stat().st_ino
     assert save_all(tmp_path, {1: 0.5}) == ([1], 1)
     assert (tmp_path / "1" / "state" / "manifest.ocdbt").stat().st_ino == before
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore(1, ABSTRACT)[1] == {"note": 1}
 
 
 @pytest.mark.parametrize("name", ["run[1]", "a*b", "a\\b", "gs:", os.fsdecode(b"\xe9"), "a b~"])
 def test_a_folder_of_any_name_can_be_read_again(tmp_path, name):
     save_all(tmp_path / name, {1: 0.5, 2: None})
-    with Checkpoints(tmp_path / name, read_only=True) as checkpoints:
+    with Checkpoints(tmp_path / name) as checkpoints:
         assert (checkpoints.steps(), checkpoints.best_step()) == ([1, 2], 1)
         assert int(checkpoints.restore(2, ABSTRACT)[0]["step"]) == 2
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_without_a_checkpoint_there_is_nothing_to_restore(tmp_path):
-    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.restore_latest(ABSTRACT) is None
     assert not (tmp_path / "checkpoints").exists()
 
@@ -161,7 +162,7 @@ def test_a_checkpoint_is_not_damaged_because_its_reading_was_stopped(tmp_path, m
 
     monkeypatch.setattr(ocp.StandardCheckpointer, "restore", restore)
     with Checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(cause):
+        with pytest.raises(ValueError, match="as orbax does"):
             checkpoints.restore_latest(ABSTRACT)
         assert checkpoints.steps() == [1, 2]
 

@@ -77,10 +77,15 @@ def test_connected_reads_channel_row_column():
         assert y[b, o] == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("side", "size", "stride"), [(4, 2, 2), (5, 2, 2), (5, 3, 1)])
+@pytest.mark.parametrize(
+    ("side", "size", "stride"), [(4, 2, 2), (5, 2, 2), (5, 3, 1), (1, 3, 2), (4, 3, 2), (5, 3, 2)]
+)
 def test_maxpool_against_a_slow_loop(side, size, stride):
-    """maxpool_layer.c: padding = size - 1, of which half, rounded down, lies before."""
-    x = rng.normal(size=(1, side, side, 1)).astype(np.float32)
+    """maxpool_layer.c: padding = size - 1, of which half, rounded down, lies before.
+
+    ResNet's pooling, of 3 with a stride of 2, is the same.
+    """
+    x = rng.normal(size=(1, side, side, 1)).astype(np.float32) - 5
     pad = size - 1
     _, y = outputs((Layer("maxpool", size=size, stride=stride, pad=pad),), x)
     out = (side + pad - size) // stride + 1
@@ -152,13 +157,6 @@ YOLOV1 = [  # parameters of each layer with weights, statistics of BatchNorm inc
     *(9_441_280,) * 4,
     *(115_618_048, 21_514_675),
 ]
-# Where some of them start in a file with a header of 16 bytes.
-OFFSETS = (
-    *((1, 38_672), (2, 484_112), (3, 584_464), (4, 1_768_208), (5, 2_034_448), (6, 6_761_232)),
-    *((7, 7_289_616), (14, 27_781_904), (15, 28_838_672), (16, 47_729_424), (17, 49_834_768)),
-    *((18, 68_725_520), (19, 70_830_864), (20, 89_721_616), (21, 127_486_736)),
-    *((22, 165_251_856), (23, 203_016_976), (24, 240_782_096), (25, 703_254_288)),
-)
 
 
 def layer_sizes(name):
@@ -169,16 +167,12 @@ def layer_sizes(name):
 def test_yolov1_is_darknets_layer_for_layer():
     sizes = layer_sizes("yolov1")
     assert sizes == YOLOV1
-    assert sum(sizes) == 197_328_243
-    assert 16 + 4 * sum(sizes) == 789_312_988
-    for place, offset in OFFSETS:
-        assert 16 + 4 * sum(sizes[:place]) == offset
+    assert 16 + 4 * sum(sizes) == 789_312_988  # bytes of the file with its header
 
 
 def test_fast_yolo_is_darknets():
     sizes = layer_sizes("fast_yolo")
     assert len(sizes) == 9
-    assert sum(sizes) == 27_099_950
     assert 16 + 4 * sum(sizes) == 108_399_816
 
 

@@ -14,7 +14,7 @@ from yolov1_jax.training.metrics import (
     LossWindow,
     MetricWriter,
     NonFiniteLoss,
-    check_finite_state,
+    check_finite,
     evaluations_without_improvement,
     read_metrics,
 )
@@ -73,10 +73,10 @@ def test_a_loss_that_is_not_finite_is_named_and_not_counted(name, value):
 
 def test_a_state_that_is_not_finite_is_named():
     good = {"a": {"kernel": jnp.ones((2, 3))}, "count": jnp.int32(3)}
-    check_finite_state(7, good, image_ids)
+    check_finite("the state after step 7", good, image_ids)
     bad = {**good, "b": {"kernel": jnp.ones((2, 3)).at[1, 2].set(jnp.inf)}}
     with pytest.raises(NonFiniteLoss, match=r"step 7 .*b/kernel.*VOC2007/000012"):
-        check_finite_state(7, bad, image_ids)
+        check_finite("the state after step 7", bad, image_ids)
 
 
 def test_rows_are_on_disk_and_in_tensorboard(tmp_path):

@@ -105,7 +105,7 @@ def test_a_state_from_a_backbone(tmp_path, capsys):
     expected = variables_of(config)
     write_safetensors(path, to_format(expected, "backbone", boxes_per_cell=2), {})
     before, setup = random_state(config, seed=2), Setup(config)
-    state = with_pretrained(before, config, setup.optimizer, setup.replicated)
+    state = with_pretrained(before, setup)
     for found, wanted in (
         (state.params["backbone"], expected["params"]["backbone"]),
         (state.batch_stats["backbone"], expected["batch_stats"]["backbone"]),
@@ -128,7 +128,7 @@ def test_a_state_from_a_run(tmp_path, task):
     config = tiny_config(model__pretrained=str(tmp_path), model__pretrained_format="darknet")
     check_pretrained(config)
     before, setup = random_state(config, seed=2), Setup(config)
-    state = with_pretrained(before, config, setup.optimizer, setup.replicated)
+    state = with_pretrained(before, setup)
     for found, wanted in (
         (state.params["backbone"], average),
         (state.batch_stats["backbone"], best.batch_stats["backbone"]),

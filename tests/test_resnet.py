@@ -1,17 +1,9 @@
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolov1_jax.models.resnet import (
-    BACKBONES,
-    BasicBlock,
-    ResNet,
-    max_pool,
-    scale_channels,
-)
+from yolov1_jax.models.resnet import BACKBONES, BasicBlock, ResNet, scale_channels
 
 
 @pytest.mark.parametrize(
@@ -55,19 +47,3 @@ def test_initial_values():
     norm = params["layer4_0"]["bn2"]  # not zero: torchvision's default
     np.testing.assert_array_equal(norm["scale"], np.ones(256))
     np.testing.assert_array_equal(norm["bias"], np.zeros(256))
-
-
-@pytest.mark.parametrize("side", [1, 2, 5])
-def test_max_pool_against_a_slow_loop(side):
-    x = np.random.default_rng(side).normal(size=(2, side, side + 1, 3)).astype(np.float32) - 5
-    height, width = (side + 1) // 2, (side + 2) // 2
-    expected = np.full((2, height, width, 3), -np.inf, np.float32)
-    for i, j in itertools.product(range(height), range(width)):
-        window = x[:, max(2 * i - 1, 0) : 2 * i + 2, max(2 * j - 1, 0) : 2 * j + 2]
-        expected[:, i, j] = window.max(axis=(1, 2))
-    np.testing.assert_array_equal(max_pool(x, 3, 2, (1, 1)), expected)
-
-
-def test_max_pool_passes_nan_on():
-    x = jnp.zeros((1, 4, 4, 1)).at[0, 1, 1, 0].set(jnp.nan)
-    assert np.isnan(max_pool(x, 3, 2, (1, 1))).all()

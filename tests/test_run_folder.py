@@ -4,10 +4,8 @@ import errno
 import functools
 import json
 import logging
-import os
 import re
 import resource
-import stat
 
 import pytest
 
@@ -131,26 +129,6 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
     for _ in range(2):
         with lock(), pytest.raises(UserError, match="another run"), lock():
             pass
-
-
-def test_only_folders_with_a_number_are_checkpoints(run):
-    checkpoints = run_folder.checkpoints_dir(run)
-    for name in ("2250.damaged", "2 (copy)", "007", "10"):
-        (checkpoints / name).mkdir()
-    (checkpoints / "7").write_text("a file")
-    assert run_folder.checkpoint_steps(run) == [10, 2250]
-    assert run_folder.checkpoint_steps(run / "new") == []
-    with pytest.raises(NotADirectoryError):  # not taken for a run without checkpoints
-        run_folder.numbered_folders(checkpoints / "7")
-
-
-def test_files_can_be_read_by_whom_the_umask_allows(tmp_path):
-    previous = os.umask(0o027)
-    try:
-        run_folder.write_text(tmp_path / "a.txt", "")
-    finally:
-        os.umask(previous)
-    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
 
 
 def test_a_file_is_replaced_or_left_alone(tmp_path):

@@ -1,6 +1,7 @@
 """Training within this process: mistakes are refused early, and no interruption changes a run."""
 
 import contextlib
+import copy
 import os
 import shutil
 import signal
@@ -53,7 +54,9 @@ def _quick_compilation():
         key = (repr(configs.replace(config, "seed", 0)), num_images)
         if key not in setups:
             setups[key] = real(config, num_images)
-        return setups[key]
+        found = copy.copy(setups[key])
+        found.config = config
+        return found
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, "resnet18", OneLayer)
@@ -223,11 +226,6 @@ def test_a_mistake_gets_one_line_before_data_is_read(tmp_path, capsys, key, valu
     assert telling in error
     assert error.count("\n") == 1
     assert {path.name for path in tmp_path.glob("run/*")} <= {".lock"}
-
-
-def test_a_run_folder_that_cannot_be_made_is_refused(tmp_path):
-    with pytest.raises(UserError, match="write"):
-        train(tmp_path / ("a" * 300), {"data.source": "folder", "data.root": "/no/where"})
 
 
 def test_a_refused_command_leaves_a_run_as_it_is(whole):

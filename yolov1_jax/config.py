@@ -101,14 +101,10 @@ def shipped_config(name: str) -> ConfigDict:
 
 
 def read_config_file(path: str) -> ConfigDict:
-    """The config that a file's get_config() returns.
+    """The config that a file's get_config() returns; UserError if there is none, or if it fails.
 
-    Args:
-      path: of a Python file, or the name of a shipped config ("r34"). What follows a colon is the
-        argument of get_config, such as "configs/ablations.py:flip_off".
-
-    Raises:
-      UserError: there is no such file, or it fails in any way.
+    `path`: of a Python file, or the name of a shipped config ("r34"). What follows a colon is the
+    argument of get_config, such as "configs/ablations.py:flip_off".
     """
     place, variant = split_variant(path)
     checkout = pathlib.Path(__file__).resolve().parents[1]
@@ -148,15 +144,11 @@ def split_variant(path: str) -> tuple[str, str | None]:
 
 
 def override(config: ConfigDict, key: str, text: str) -> ConfigDict:
-    """A copy with one value as a command line gives it, converted to the type that it had.
+    """A copy with one value ("train.batch_size") as a command line gives it, in its own type.
 
-    Args:
-      key: "train.batch_size".
-      text: a number, true or false, a string; "none" empties a value that may be empty; a tuple is
-        written with commas, with or without brackets and quotes.
-
-    Raises:
-      UserError: there is no such key, or the text is not of its type.
+    `text`: a number, true or false, a string; "none" empties a value that may be empty; a tuple is
+    written with commas, with or without brackets and quotes. Raises UserError if there is no such
+    key, or if the text is not of its type.
     """
     keys = list(flatten(config))
     if key not in keys:
@@ -294,8 +286,7 @@ def from_json(values: dict[str, Any]) -> ConfigDict:
 def local_path(text: str | os.PathLike[str]) -> pathlib.Path:
     """The path that a user gave, with a leading ~ replaced by the home folder.
 
-    Raises:
-      UserError: it is a URL such as gs://bucket/run, or no path at all.
+    Raises UserError if it is a URL such as gs://bucket/run, or no path at all.
     """
     hint = ""
     if isinstance(text, str | os.PathLike) and "\0" not in os.fsdecode(text):

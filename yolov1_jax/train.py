@@ -13,19 +13,16 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from yolov1_jax import config as configs
-from yolov1_jax.data.pipeline import train_batches
 from yolov1_jax.data.summary import print_summary, summarise
-from yolov1_jax.data.transforms import Augmentation
 from yolov1_jax.evaluation.accuracy import EVALUATORS, AnyResult
 from yolov1_jax.evaluation.evaluator import PROTOCOLS, QUICK_PROTOCOLS
 from yolov1_jax.training import build, run_folder
 from yolov1_jax.training.checkpoint import Checkpoints
 from yolov1_jax.training.metrics import (
     SCORES,
-    Clock,
     LossWindow,
     MetricWriter,
-    check_finite_state,
+    check_finite,
     evaluations_without_improvement,
     read_metrics,
     score_name,
@@ -34,8 +31,8 @@ from yolov1_jax.training.preemption import StopSignal
 from yolov1_jax.training.pretrained import check_pretrained, with_pretrained
 from yolov1_jax.training.sharding import agreed, shard_batch, start_devices
 from yolov1_jax.training.step import TrainState, inference_variables
-from yolov1_jax.visualization.classification import report_run, result_table
-from yolov1_jax.visualization.report import write_first_batch
+from yolov1_jax.visualization.report import report_run, write_first_batch
+from yolov1_jax.visualization.tables import result_table
 
 # What to do with a run, by config.task.
 _NEXT = {
@@ -57,7 +54,8 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> int:
     start = time.perf_counter()
     config = configs.with_absolute_paths(config)
     build.check(config)
-    if config.model.pretrained and not run_folder.checkpoint_steps(workdir):
+    checkpoints = run_folder.checkpoints_dir(workdir)
+    if config.model.pretrained and not run_folder.checkpoint_steps(checkpoints):
         check_pretrained(config)  # before the data is prepared, which takes long
     run_folder.make(workdir)
     with run_folder.lock(workdir):
@@ -65,7 +63,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> int:
 
 
 def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
-    is_main = jax.process_index() == 0
+    is_main, metrics_path = jax.process_index() == 0, run_folder.metrics_path(workdir)
     if is_main:
         print(
             f"{config.model.backbone}, {build.count_parameters(config) / 1e6:.1f} M parameters, "
@@ -96,10 +94,10 @@ def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
         restored = checkpoints.restore_latest(setup.abstract_state())
         if restored is not None:
             state, meta = restored
-            run_folder.check_prediction(workdir, config, meta.get("prediction"))
+            run_folder.check_run(workdir, config, num_steps, meta.get("prediction"))
         else:
             state = setup.create_state(jax.random.key(config.seed))
-            state = with_pretrained(state, config, setup.optimizer, setup.replicated)
+            state = with_pretrained(state, setup)
             meta = {"evaluation_due": num_steps == 0}  # a run without steps is evaluated as it is
         step = int(state.step)
         if step < num_steps:
@@ -108,20 +106,7 @@ def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
         result = None
         with (
             StopSignal() as stop,
-            train_batches(
-                train_source,
-                image_size=config.image_size,
-                batch_size=config.train.batch_size,
-                max_objects=max_objects,
-                seed=config.seed,
-                augmentation=Augmentation(**config.data.augmentation),
-                train_difficult=config.data.train_difficult,
-                start_step=step,
-                plain_from_step=setup.length.plain_from_step,
-                num_workers=config.data.num_workers,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-            ) as batches,
+            setup.train_batches(train_source, max_objects, start_step=step) as batches,
             MetricWriter(
                 workdir,
                 resume_step=step,
@@ -145,23 +130,25 @@ def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
                     evaluator.update(*row)
                 result = evaluator.compute()
                 if is_main:
-                    _write_result(workdir, config, result, step, writer)
+                    splits = configs.split_list(config.data.eval)
+                    summary = result.summary(source=config.data.source, splits=splits, step=step)
+                    run_folder.write_json(workdir / "eval" / f"{step}.json", summary)
+                    # A run that goes on here, or that was complete, may have its row already.
+                    rows = read_metrics(metrics_path)
+                    if ("eval", step) not in [(row["split"], row["step"]) for row in rows]:
+                        writer.write("eval", step, result.row())
                 return result
 
             def no_longer_better() -> bool:
-                rows = read_metrics(run_folder.metrics_path(workdir))
-                found = evaluations_without_improvement(rows) >= (config.train.patience or math.inf)
-                return agreed(found)
+                waited = evaluations_without_improvement(read_metrics(metrics_path))
+                return agreed(waited >= (config.train.patience or math.inf))
 
             # Only now: a command that is refused changes nothing.
             if is_main:
                 run_folder.write_config(workdir, config)
                 if config.data.source == "folder":  # whose splits may be of our own making
-                    for name, table in (
-                        ("train", train_source.annotations()),
-                        ("eval", annotations),
-                    ):
-                        ids = "".join(f"{image_id}\n" for image_id in table.image_ids)
+                    for name, summary in summaries.items():
+                        ids = "".join(f"{image_id}\n" for image_id in summary.image_ids)
                         run_folder.write_text(workdir / "splits" / f"{name}.txt", ids)
                 print_summary(summaries)
             if restored is not None:
@@ -172,21 +159,19 @@ def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
                 result = evaluate(state, step, final=step >= num_steps)
                 stopping = result is None
                 if result is not None:
-                    meta = {**meta, "evaluation_due": False}
-                    checkpoints.save(step, state, meta, score=result.score)
+                    done = {**meta, "evaluation_due": False}
+                    checkpoints.save(step, state, done, score=result.score)
             complete = step >= num_steps or no_longer_better()
             if not complete and not stopping:
                 writer.print("compiling the train step")
-            clock = Clock()
-            previous = None
+            previous, clock, clock_step = None, time.perf_counter(), step
             while not complete and not stopping:
                 batch = next(batches)
                 index = batch.pop("index")
-                if step == 0 and is_main and config.task == "detection":
+                if step == 0 and is_main:
                     write_first_batch(workdir / "report" / "first_batch.png", batch, config)
                 state, metrics = setup.train_step(state, shard_batch(batch, setup.over_batch))
                 step += 1
-                clock.count(config.train.batch_size)
                 # The losses of the step before are read while the device works on this one.
                 if previous is not None:
                     window.add(*previous)
@@ -199,40 +184,38 @@ def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
                 time_is_up = log_now and agreed(hours > (config.train.max_hours or math.inf))
                 complete = step == num_steps or time_is_up
                 log_now |= complete
-                evaluate_now = complete or step % setup.length.eval_every_steps == 0
+                evaluate_now = complete or setup.length.evaluates_after(step)
                 save_now = stopping or evaluate_now
                 save_now |= step % setup.length.checkpoint_every_steps == 0
                 if not (log_now or save_now):
                     continue
-                image_ids = previous[-1]
                 window.add(*previous)
-                previous = None
                 if log_now:
                     update = (step - 1) // config.train.accumulation_steps
+                    images = (step - clock_step) * config.train.batch_size
                     speed = {
                         "learning_rate": float(setup.learning_rate(update)),
-                        "images_per_second": clock.read(),
+                        "images_per_second": images / (time.perf_counter() - clock),
                     }
                     writer.write("train", step, {**window.flush(), **speed})
-                if not save_now:
-                    continue
-                # A state that is not finite is never saved: the run could not continue from it.
-                check_finite_state(step, state, image_ids)
-                result = None
-                if evaluate_now and not stopping:
-                    result = evaluate(state, step, final=complete)
-                    stopping = result is None
-                # A stop must be quick: the next run makes up for the evaluation.
-                due = evaluate_now and stopping
-                meta = {"window": dataclasses.asdict(window), "evaluation_due": due}
-                meta["prediction"] = config.model.prediction
-                score = None if result is None else result.score
-                checkpoints.save(step, state, meta, score=score)
-                if evaluate_now and not stopping and no_longer_better():
-                    better = f"better {SCORES[config.task]} in {config.train.patience} evaluations"
-                    writer.print(f"no {better}: complete")
-                    complete = True
-                clock.restart()
+                if save_now:
+                    # A state that is not finite is never saved: the run could not go on from it.
+                    check_finite(f"the state after step {step}", state, previous[-1])
+                    result = None
+                    if evaluate_now and not stopping:
+                        result = evaluate(state, step, final=complete)
+                        stopping = result is None
+                    # A stop must be quick: the next run makes up for the evaluation.
+                    due = evaluate_now and stopping
+                    meta = {"window": dataclasses.asdict(window), "evaluation_due": due}
+                    meta["prediction"] = config.model.prediction
+                    score = None if result is None else result.score
+                    checkpoints.save(step, state, meta, score=score)
+                    if result is not None and no_longer_better():
+                        better = f"better {SCORES[config.task]} in {config.train.patience}"
+                        writer.print(f"no {better} evaluations: complete")
+                        complete = True
+                previous, clock, clock_step = None, time.perf_counter(), step
             if not stopping and (result is None or not result.is_complete):
                 # The run was complete before this command, or its last evaluation was a quick one.
                 result = evaluate(state, step, final=True)
@@ -244,31 +227,12 @@ def _train(config: ConfigDict, workdir: pathlib.Path, start: float) -> int:
                 return stop.exit_code
             best = checkpoints.best_step()
             if is_main:
-                report_run(
-                    workdir,
-                    result,
-                    eval_source,
-                    run_folder.metrics_path(workdir),
-                    config=config,
-                    step=step,
-                )
+                report_run(workdir, result, eval_source, metrics_path, config=config, step=step)
             if jax.process_count() > 1:  # the others must not leave while this one draws
                 multihost_utils.sync_global_devices("reported")
     if is_main:
         _conclude(config, workdir, result, step, best, time.perf_counter() - start)
     return 0
-
-
-def _write_result(
-    workdir: pathlib.Path, config: ConfigDict, result: AnyResult, step: int, writer: MetricWriter
-) -> None:
-    splits = configs.split_list(config.data.eval)
-    summary = result.summary(source=config.data.source, splits=splits, step=step)
-    run_folder.write_json(workdir / "eval" / f"{step}.json", summary)
-    # A run that continues here, or that was complete, may have its row already.
-    rows = read_metrics(run_folder.metrics_path(workdir))
-    if not any(row["split"] == "eval" and row["step"] == step for row in rows):
-        writer.write("eval", step, result.row())
 
 
 def _conclude(
@@ -282,24 +246,24 @@ def _conclude(
     """Prints the result, where everything is, and what to do next."""
     console = Console()
     console.print(result_table(result, step=step))
-    checkpoints = run_folder.checkpoints_dir(workdir)
-    places = {
+    checkpoints, metrics_path = (
+        run_folder.checkpoints_dir(workdir),
+        run_folder.metrics_path(workdir),
+    )
+    lines: dict[str, object] = {
         "pictures": workdir / "report",
-        "metrics": run_folder.metrics_path(workdir),
+        "metrics": metrics_path,
         "results": workdir / "eval" / f"{step}.json",
         "weights": checkpoints / str(step),
-        "best weights": checkpoints / str(best_step),
     }
-    if best_step in (None, step):
-        del places["best weights"]
-    lines = [f"{name:13}{path}" for name, path in places.items()]
-    rows = read_metrics(run_folder.metrics_path(workdir))
-    best = [row for row in rows if row["split"] == "eval" and row["step"] == best_step]
-    if best:
-        row, name = best[-1], score_name(best[-1])
-        protocol = f" ({row['protocol']})" if "protocol" in row else ""
-        lines.append(f"{f'best {name}':13}{row[name]:.1%}{protocol} at step {best_step:,}")
-    lines.append(f"{'time':13}{datetime.timedelta(seconds=round(seconds))}")
-    lines.append(f"{'next':13}{_NEXT[config.task].format(shlex.quote(str(workdir)))}")
-    for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    if best_step not in (None, step):
+        lines["best weights"] = checkpoints / str(best_step)
+    for row in read_metrics(metrics_path):
+        if row["split"] == "eval" and row["step"] == best_step:
+            name = score_name(row)
+            protocol = f" ({row['protocol']})" if "protocol" in row else ""
+            lines[f"best {name}"] = f"{row[name]:.1%}{protocol} at step {best_step:,}"
+    lines["time"] = datetime.timedelta(seconds=round(seconds))
+    lines["next"] = _NEXT[config.task].format(shlex.quote(str(workdir)))
+    for title, value in lines.items():
+        console.print(f"{title:13}{value}", soft_wrap=True, highlight=False, markup=False)

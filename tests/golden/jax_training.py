@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from golden import fixed_numbers
 from golden.jax_detector import fixed_variables, model_of, torch_names
 from golden.resnet_cases import ResNetCase
@@ -17,7 +18,7 @@ from yolov1_jax.models.resnet import BasicBlock, Bottleneck
 from yolov1_jax.training import build, cpu
 from yolov1_jax.training.step import TrainState, make_train_step
 from yolov1_jax.yolo.grid import encode_targets, split_predictions
-from yolov1_jax.yolo.loss import yolo_loss
+from yolov1_jax.yolo.loss import Loss, yolo_loss
 
 CONFIG = configs.shipped_config("r34")
 TARGET_OPTIONS = build.target_options(CONFIG)
@@ -33,11 +34,22 @@ class JaxTraining:
         model = model_of(case, dtype)
         config = configs.replace(CONFIG, "train.accumulation_steps", case.accumulation_steps)
         config = configs.replace(config, "model.class_names", ("any",))
-        optimizer = build.Setup(config).optimizer
+        # The state of the first part of this chain are the gradients of the last batch.
+        keep = optax.GradientTransformation(
+            lambda params: jax.tree.map(jnp.zeros_like, params),
+            lambda gradients, *_: (gradients, gradients),
+        )
+        optimizer = optax.chain(keep, build.Setup(config).optimizer)
         variables = fixed_variables(model, batch_of(case, 0, dtype)["image"])
         opt_state = optimizer.init(variables["params"])
         self.state = TrainState(step=jnp.zeros([], jnp.int32), opt_state=opt_state, **variables)
-        step = make_train_step(model, optimizer, build.loss_function(CONFIG), details=True)
+        loss_function = build.loss_function(CONFIG)
+
+        def loss_and_output(raw: jax.Array, batch: dict[str, Any]) -> Loss:
+            loss = loss_function(raw, batch)
+            return loss._replace(terms=loss.terms | {"output": raw})
+
+        step = make_train_step(model, optimizer, loss_and_output)
         self._step = jax.jit(step, donate_argnums=0)
 
     def step(self) -> dict[str, float]:
@@ -48,11 +60,11 @@ class JaxTraining:
 
     def output(self) -> np.ndarray:
         """[B, S, S, 10 + C] of the last batch."""
-        return np.asarray(self.metrics["output"])
+        return np.asarray(self.metrics["loss/output"])
 
     def gradients(self) -> dict[str, np.ndarray]:
         """The gradients of the last batch's loss."""
-        return torch_names(self.metrics["gradients"])
+        return torch_names(self.state.opt_state[0])
 
     def parameters(self) -> dict[str, np.ndarray]:
         return torch_names(self.state.params)

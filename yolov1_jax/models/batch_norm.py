@@ -60,8 +60,9 @@ class BatchNorm(nn.Module):
             if not self.is_initializing():
                 count = x.size // x.shape[-1]
                 unbiased_var = var * (count / max(count - 1, 1))
-                running_mean.value = self._average(running_mean.value, mean)
-                running_var.value = self._average(running_var.value, unbiased_var)
+                for running, of_batch in ((running_mean, mean), (running_var, unbiased_var)):
+                    old = self.momentum * running.value
+                    running.value = old + (1 - self.momentum) * of_batch
 
         def per_channel(values: jax.Array) -> jax.Array:
             return jnp.expand_dims(values, range(x.ndim - 1))  # [C] -> [1, .., 1, C]
@@ -69,9 +70,6 @@ class BatchNorm(nn.Module):
         factor = _factor(self, scale, var)
         y = (x - per_channel(mean)) * per_channel(factor) + per_channel(bias)
         return y.astype(self.dtype)
-
-    def _average(self, old: jax.Array, new: jax.Array) -> jax.Array:
-        return self.momentum * old + (1 - self.momentum) * new
 
 
 def norm_layer(

@@ -30,7 +30,6 @@ class Classifier(nn.Module):
     pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
-    has_dropout = False
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -70,4 +69,4 @@ def classification_loss(
     """
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)  # [B, C]
     targets = optax.smooth_labels(targets, label_smoothing)
-    return Loss(optax.softmax_cross_entropy(logits, targets).mean(), {}, {})
+    return Loss(optax.softmax_cross_entropy(logits, targets).mean(), {})

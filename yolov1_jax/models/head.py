@@ -140,15 +140,15 @@ def head_strides(
         convolutions with a stride). Sizes that fit only after rounding are refused, too: the cells
         would not lie on the pixels of the feature map.
     """
-    all_strides = {total: ((1, *pair) + (1,) * depth)[:depth] for total, pair in STRIDES.items()}
-    possible = {total: some for total, some in all_strides.items() if math.prod(some) == total}
-    sizes = {backbone_stride * total * grid_size: strides for total, strides in possible.items()}
+    # Pixels of the image to a cell; each convolution but the first can halve the feature map.
+    cells = [backbone_stride * total for total in STRIDES if total < 2**depth]
+    sizes = [cell * grid_size for cell in cells]
     if image_size not in sizes:
-        cells = [backbone_stride * total for total in possible]  # pixels
         grids = [str(image_size // cell) for cell in cells if image_size % cell == 0]
         raise UserError(
             f"grid_size={grid_size} is not possible with image_size={image_size}: make image_size "
             + " or ".join(map(str, sizes))
             + (f", or grid_size {' or '.join(grids)}" if grids else "")
         )
-    return sizes[image_size]
+    strides = STRIDES[image_size // grid_size // backbone_stride]
+    return (1, *strides, *(1,) * depth)[:depth]

@@ -105,10 +105,7 @@ class ResNet(nn.Module):
             param_dtype=self.param_dtype,
         )
         norm = functools.partial(
-            BatchNorm,
-            use_running_average=not train,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            BatchNorm, use_running_average=not train, dtype=self.dtype, param_dtype=self.param_dtype
         )
         width = scale_channels(64, self.width_multiplier)
 

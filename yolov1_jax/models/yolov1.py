@@ -71,24 +71,22 @@ class YOLOv1(nn.Module):
         Args:
           images: [B, H, H, 3] RGB, uint8, or floating point in the same range of 0 to 255.
           train: normalise with the statistics of this batch and update the running averages (the
-            collection "batch_stats" must be mutable), instead of using those; and drop out, see
-            `has_dropout`.
-
-        Raises:
-          UserError: H and S do not fit, see `head_strides`.
+            collection "batch_stats" must be mutable), instead of using those; and drop out, which
+            needs rngs={"dropout": key}.
         """
         x = normalize(images, self.pixel_mean, self.pixel_std, self.param_dtype)
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        out_channels = self.boxes_per_cell * 5 + self.num_classes
         if self.backbone_name == "layers":
             layers = tuple(map(darknet.parse_layer, self.layers))
             x = darknet.Darknet(layers, name="backbone", **dtypes)(x, train)
-            return x.reshape(-1, self.grid_size, self.grid_size, self.out_channels)
+            return x.reshape(-1, self.grid_size, self.grid_size, out_channels)
 
         backbone = build_backbone(self.backbone_name, self.norm, self.width_multiplier, **dtypes)
         features = backbone(x, train)  # [B, H / stride, .., C']
         initial = initial_outputs(self.boxes_per_cell, self.num_classes)
         return Head(
-            out_channels=self.out_channels,
+            out_channels=out_channels,
             kind=self.head,
             strides=self.head_strides(images.shape[1]),
             channels=scale_channels(self.head_channels, self.width_multiplier),
@@ -106,15 +104,6 @@ class YOLOv1(nn.Module):
         """See `head.head_strides`, whose UserError it raises."""
         stride = darknet.STRIDES.get(self.backbone_name, resnet.STRIDE)
         return head_strides(image_size, self.grid_size, stride, self.head_depth)
-
-    @property
-    def has_dropout(self) -> bool:
-        """Whether training needs rngs={"dropout": key}."""
-        return self.head_dropout > 0 or any(text.startswith("dropout") for text in self.layers)
-
-    @property
-    def out_channels(self) -> int:
-        return self.boxes_per_cell * 5 + self.num_classes
 
     def _scaled(self, channels: int | None) -> int | None:
         return None if channels is None else scale_channels(channels, self.width_multiplier)

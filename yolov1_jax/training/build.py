@@ -16,9 +16,11 @@ from ml_collections import ConfigDict
 from yolov1_jax import config as configs
 from yolov1_jax.config import UserError
 from yolov1_jax.data.dataset import Annotations, Source
+from yolov1_jax.data.loader import Batches
 from yolov1_jax.data.object_windows import ObjectWindows
-from yolov1_jax.data.pipeline import eval_batches
+from yolov1_jax.data.pipeline import eval_batches, train_batches
 from yolov1_jax.data.source import open_source
+from yolov1_jax.data.transforms import Augmentation
 from yolov1_jax.models.classifier import Classifier, classification_loss
 from yolov1_jax.models.darknet import parse_layer
 from yolov1_jax.models.yolov1 import YOLOv1
@@ -27,14 +29,7 @@ from yolov1_jax.training.checkpoint import Checkpoints, DamagedCheckpoint
 from yolov1_jax.training.compilation_cache import use_compilation_cache
 from yolov1_jax.training.metrics import SCORES
 from yolov1_jax.training.optimizer import build_optimizer, build_schedule
-from yolov1_jax.training.sharding import (
-    batch_sharding,
-    check_batch_size,
-    data_mesh,
-    replicated_sharding,
-    shard_batch,
-    start_devices,
-)
+from yolov1_jax.training.sharding import check_batch_size, shard_batch, shardings, start_devices
 from yolov1_jax.training.step import (
     Finish,
     LossFunction,
@@ -95,11 +90,11 @@ def open_split(config: ConfigDict, split: str, *, images_required: bool = True) 
 def summary_options(config: ConfigDict, split: str) -> dict[str, Any]:
     """Keyword arguments of `summarise` for "train" or "eval"."""
     is_detection, is_train = config.task == "detection", split == "train"
+    options: dict[str, Any] = {}
     # A sample stands for scenes that never end, and for images that would have to be read.
-    is_sampled = is_train and (
-        config.data.source == "synthetic" or (config.data.source == "tfds" and not is_detection)
-    )
-    options = {"limit": 2000 if is_sampled else None}
+    sampled = ("synthetic",) if is_detection else ("synthetic", "tfds")
+    if is_train and config.data.source in sampled:
+        options["limit"] = 2000
     if is_detection:
         options["grid_size"] = config.model.grid_size
     if is_detection and is_train:
@@ -113,9 +108,14 @@ class Length(NamedTuple):
 
     num_steps: int
     steps_per_epoch: float
-    eval_every_steps: int
+    eval_every_steps: float
     checkpoint_every_steps: int
     plain_from_step: int  # see config.train.plain_fraction
+
+    def evaluates_after(self, step: int) -> bool:
+        """At the end, and at the steps nearest to the multiples of `eval_every_steps`."""
+        nearest = round(round(step / self.eval_every_steps) * self.eval_every_steps)
+        return step in (nearest, self.num_steps)
 
 
 class Setup:
@@ -143,8 +143,7 @@ class Setup:
         self.length = run_length(config, num_images)
         self.learning_rate = _schedule(config, self.length)
         self.optimizer = _optimizer(config, self.learning_rate)
-        mesh = data_mesh()
-        self.over_batch, self.replicated = batch_sharding(mesh), replicated_sharding(mesh)
+        self.over_batch, self.replicated = shardings()
         create = functools.partial(
             create_train_state,
             model=self.model,
@@ -155,12 +154,7 @@ class Setup:
         self.create_state = jit(create, out_shardings=self.replicated)
         loss, finish = loss_function(config), finish_function(config)
         self.train_step = jit(
-            make_train_step(
-                self.model,
-                self.optimizer,
-                loss,
-                dropout_seed=config.seed if self.model.has_dropout else None,
-            ),
+            make_train_step(self.model, self.optimizer, loss, dropout_seed=config.seed),
             in_shardings=(self.replicated, self.over_batch),
             out_shardings=(self.replicated, self.replicated),
             donate_argnums=0,
@@ -177,6 +171,24 @@ class Setup:
         """Shapes, types and shardings of the state, without computing it."""
         return self.create_state.eval_shape(jax.random.key(0))
 
+    def train_batches(self, source: Source, max_objects: int, start_step: int = 0) -> Batches:
+        """This process's share of the batches from a step on, see `pipeline.train_batches`."""
+        config = self.config
+        return train_batches(
+            source,
+            image_size=config.image_size,
+            batch_size=config.train.batch_size,
+            max_objects=max_objects,
+            seed=config.seed,
+            augmentation=Augmentation(**config.data.augmentation),
+            train_difficult=config.data.train_difficult,
+            start_step=start_step,
+            plain_from_step=self.length.plain_from_step,
+            num_workers=config.data.num_workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
     def predictions(
         self,
         variables: Any,
@@ -184,10 +196,7 @@ class Setup:
         annotations: Annotations,
         track: Track = lambda items, *_: items,
     ) -> Iterator[tuple[Predictions[np.ndarray], np.ndarray, dict[str, np.ndarray]]]:
-        """Runs the network over a whole source, each process over its share of every batch.
-
-        Args:
-          annotations: of the source.
+        """Runs the network over a source with these annotations, each process over its share.
 
         Yields:
           On every process, for each global batch: Predictions (NumPy) of B images; their places in
@@ -248,27 +257,31 @@ class RestoredRun(NamedTuple):
 
 
 def restore_run(workdir: str | pathlib.Path, step: str | int = "best") -> RestoredRun:
-    """Reads a checkpoint of a run.
+    """Reads a checkpoint of a run; UserError if there is no such run or checkpoint.
 
-    Args:
-      workdir: the run folder.
-      step: "best" (by mAP; the latest where none was evaluated), "latest", or a step number.
-
-    Raises:
-      UserError: there is no such run or checkpoint.
+    `step`: "best" (by mAP; the latest where none was evaluated), "latest", or a step number.
     """
     workdir = pathlib.Path(workdir)
     setup = Setup(run_folder.read_config(workdir))
     directory = run_folder.checkpoints_dir(workdir)
-    with Checkpoints(directory, read_only=True) as checkpoints:
+    with Checkpoints(directory) as checkpoints:
         steps = checkpoints.steps()
         if not steps:
             raise UserError(
                 f"expected a checkpoint in {directory}, found none: train first, or wait for the "
                 "run's first checkpoint"
             )
-        chosen, reason = _choose_step(step, steps, checkpoints.best_step())
-        reason = reason.format(SCORES[setup.config.task])
+        latest, best = steps[-1], checkpoints.best_step()
+        choices = {str(one): (one, "as asked for") for one in steps}
+        choices["latest"] = latest, "the latest"
+        choices["best"] = latest, "the latest, because none was evaluated"
+        if best is not None:
+            score = SCORES[setup.config.task]
+            reason = f"the best by {score} of the run's own evaluations (latest: {latest:,})"
+            choices["best"] = best, reason
+        if str(step) not in choices:
+            raise UserError(f"step must be 'best', 'latest' or one of {steps}, got {step!r}")
+        chosen, reason = choices[str(step)]
         try:
             state, _ = checkpoints.restore(chosen, setup.abstract_state())
         except DamagedCheckpoint as error:
@@ -280,47 +293,25 @@ def restore_run(workdir: str | pathlib.Path, step: str | int = "best") -> Restor
     return RestoredRun(setup, inference_variables(state), chosen, reason)
 
 
-def _choose_step(step: str | int, steps: list[int], best: int | None) -> tuple[int, str]:
-    if step == "best" and best is not None:
-        return best, f"the best by {{}} of the run's own evaluations (latest: {steps[-1]:,})"
-    if step == "best":
-        return steps[-1], "the latest, because none was evaluated"
-    if step == "latest":
-        return steps[-1], "the latest"
-    if str(step).isdecimal() and int(step) in steps:
-        return int(step), "as asked for"
-    raise UserError(f"step must be 'best', 'latest' or one of {steps}, got {step!r}")
-
-
 # --- The parts ----------------------------------------------------------------------------------
 
 
 def build_model(config: ConfigDict) -> YOLOv1 | Classifier:
     """The network of `config.task`, which decides on the steps and their batches, too."""
-    dtype = jnp.dtype(config.compute_dtype)
-    if config.task == "classification":
-        shared = ("norm", "width_multiplier", "pixel_mean", "pixel_std")
-        fields = {name: config.model[name] for name in shared}
-        num_classes = len(config.model.class_names)
-        return Classifier(num_classes, config.model.backbone, dtype=dtype, **fields)
-    fields = {
-        name: value
-        for name, value in config.model.items()
-        if name not in ("backbone", "class_names", "pretrained", "pretrained_format")
-    }
+    others = ("backbone", "class_names", "pretrained", "pretrained_format")
+    fields = {name: value for name, value in config.model.items() if name not in others}
+    fields |= {"backbone_name": config.model.backbone, "dtype": jnp.dtype(config.compute_dtype)}
     num_classes = len(config.model.class_names)
+    if config.task == "classification":
+        known = Classifier.__dataclass_fields__
+        return Classifier(num_classes, **{name: fields[name] for name in fields if name in known})
     expected = _num_classes_of_layers(config)
     if expected not in (None, num_classes):
         raise UserError(
             f"expected {expected} classes, as config.model.layers ends, found {num_classes} in the "
             f"data: {', '.join(config.model.class_names)}"[:300]
         )
-    return YOLOv1(
-        num_classes=num_classes,
-        backbone_name=config.model.backbone,
-        dtype=dtype,
-        **fields,
-    )
+    return YOLOv1(num_classes, **fields)
 
 
 def count_parameters(config: ConfigDict) -> int:
@@ -362,14 +353,14 @@ def abstract_variables(config: ConfigDict) -> dict[str, Any]:
 
 def run_length(config: ConfigDict, num_images: int) -> Length:
     train = config.train
-    steps_per_epoch = (config.data.get("images_per_epoch") or num_images) / train.batch_size
+    steps_per_epoch = (config.data.images_per_epoch or num_images) / train.batch_size
 
-    def in_steps(steps: int | None, epochs: float | None, default: int) -> int:
+    def in_steps(steps: int | None, epochs: float | None, default: float) -> float:
         if steps is not None:
             return steps
-        return default if epochs is None else max(1, round(epochs * steps_per_epoch))
+        return default if epochs is None else max(1.0, epochs * steps_per_epoch)
 
-    num_steps = in_steps(train.num_steps, train.num_epochs, 1)
+    num_steps = round(in_steps(train.num_steps, train.num_epochs, 1))
     if train.num_steps is None:
         num_steps = max(num_steps, train.min_steps or 0)
     eval_every = in_steps(train.eval_every_steps, train.eval_every_epochs, num_steps)
@@ -377,7 +368,7 @@ def run_length(config: ConfigDict, num_images: int) -> Length:
         num_steps,
         steps_per_epoch,
         eval_every,
-        train.checkpoint_every_steps or eval_every,
+        train.checkpoint_every_steps or round(eval_every),
         num_steps - round(train.plain_fraction * num_steps),
     )
 

@@ -8,7 +8,6 @@ best by score are kept.
 
 import contextlib
 import errno
-import itertools
 import json
 import logging
 import math
@@ -20,7 +19,7 @@ import sys
 import tempfile
 import traceback
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -29,14 +28,15 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from yolov1_jax.config import UserError
-from yolov1_jax.training.run_folder import numbered_folders, write_text
+from yolov1_jax.training.run_folder import checkpoint_steps, write_text
 
 log = logging.getLogger(__name__)
 # Orbax works on several arrays at once and raises one of their errors. What it logs of that one,
 # and what asyncio logs and Python prints of the others, says nothing new.
-_FROM_ORBAX = re.compile("orbax|tensorstore|Event loop is closed", re.IGNORECASE)
+_FROM_ORBAX = re.compile("orbax|tensorstore|OCDBT|Event loop is closed", re.IGNORECASE)
+_text_of = logging.Formatter().format  # the message and the traceback
 logging.getLogger("absl").addFilter(lambda record: not _FROM_ORBAX.search(record.pathname))
-logging.getLogger("asyncio").addFilter(lambda record: not _FROM_ORBAX.search(record.getMessage()))
+logging.getLogger("asyncio").addFilter(lambda record: not _FROM_ORBAX.search(_text_of(record)))
 _print_unraisable = sys.unraisablehook
 
 
@@ -61,19 +61,13 @@ class DamagedCheckpoint(Exception):
 class Checkpoints:
     """The checkpoints of one run. A context manager: leaving it waits for the last write.
 
-    Args:
-      directory: made if missing.
-      keep: how many of the latest checkpoints stay; the best one stays besides.
-      read_only: nothing is made or changed.
+    `keep`: how many of the latest checkpoints stay; the best one stays besides.
     """
 
-    def __init__(self, directory: pathlib.Path, *, keep: int = 2, read_only: bool = False) -> None:
+    def __init__(self, directory: pathlib.Path, *, keep: int = 2) -> None:
         self.directory, self._keep = directory.absolute(), keep
         self._writing: int | None = None  # step of the checkpoint that is being written
         self._stack = contextlib.ExitStack()
-        if not read_only:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._remove_unfinished()
         self._path = self._stack.enter_context(_plain_path(self.directory))
         self._writer = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(
@@ -98,7 +92,7 @@ class Checkpoints:
                 self._writer.close()
 
     def steps(self) -> list[int]:
-        return numbered_folders(self.directory)
+        return checkpoint_steps(self.directory)
 
     def best_step(self) -> int | None:
         """The step of the largest score; None if none was evaluated. Passes over damaged ones."""
@@ -118,15 +112,13 @@ class Checkpoints:
     ) -> None:
         """Starts to write a checkpoint, after the one before is written.
 
-        If this step is saved already, only its meta and score are written anew.
+        If this step is saved already, only its meta and score are written anew. Raises OSError if
+        it or the one before cannot be written, for example to a full disk.
 
         Args:
           state: a tree of arrays.
           meta: values that JSON can hold.
-          score: of this state, if it was evaluated, the larger the better: mAP, top-1.
-
-        Raises:
-          OSError: it or the one before cannot be written, for example to a full disk.
+          score: of this state, if it was evaluated: mAP, top-1.
         """
         self.wait()
         metrics = {"score": None if score is None or math.isnan(score) else score}
@@ -137,6 +129,7 @@ class Checkpoints:
                 write_text(folder / "metrics" / "metrics", json.dumps(metrics))
                 write_text(folder / "meta" / "metadata", json.dumps(meta))
             return
+        self.directory.mkdir(parents=True, exist_ok=True)
         self._writing = step
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
@@ -161,13 +154,13 @@ class Checkpoints:
         try:
             return call()
         except Exception as error:
-            cause = _cause_outside(error)
-            if not isinstance(cause, OSError):
+            failure = _cause_outside(error, self.directory / str(self._writing))
+            if failure is None:
                 raise
         # Not within `except`: the exceptions of orbax would keep its unfinished work alive.
-        path, self._writing = self.directory / str(self._writing), None
+        self._writing = None
         self._remove_unfinished()
-        raise OSError(cause.errno, cause.strerror, str(path))
+        raise failure
 
     def _remove_unfinished(self) -> None:
         if jax.process_index() == 0:
@@ -175,10 +168,7 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, step: int, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
-        """Returns the state and meta of one step.
-
-        Args:
-          abstract_state: a tree of jax.ShapeDtypeStruct with shardings.
+        """The state and meta of a step; `abstract_state`: jax.ShapeDtypeStruct with shardings.
 
         Raises:
           DamagedCheckpoint: its content cannot be read, or differs from what was written.
@@ -187,7 +177,7 @@ class Checkpoints:
         """
         meta, _ = self._read_info(step)
         folder = self._path / str(step) / "state"
-        failure: BaseException | None = None
+        failure: Exception | None = None
         try:
             with ocp.StandardCheckpointer() as reader:
                 stored = reader.metadata(folder).item_metadata  # None for an error of any kind
@@ -196,7 +186,7 @@ class Checkpoints:
                     state = reader.restore(folder, abstract_state)
         except Exception as error:  # of many types: a missing file, a failed decompression, ...
             text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            failure = _cause_outside(error, _PART_IS_MISSING) or DamagedCheckpoint(text)
+            failure = _cause_outside(error, self.directory / str(step)) or DamagedCheckpoint(text)
         if failure is not None:  # not within `except`, see `_write`
             raise failure
         if difference:
@@ -212,12 +202,13 @@ class Checkpoints:
         """Returns the latest undamaged checkpoint; None if there are no checkpoints.
 
         Damaged ones are logged and set aside (renamed to `<step>.damaged`), so that training writes
-        that step again.
+        that step again. What an interrupted write has left is removed.
 
         Raises:
           UserError: all checkpoints are damaged, or of another model.
           OSError, MemoryError: see `restore`.
         """
+        self._remove_unfinished()
         steps = self.steps()
         for step in reversed(steps):
             try:
@@ -226,9 +217,9 @@ class Checkpoints:
                 log.warning("checkpoint %d is damaged and is set aside: %s", step, error)
             multihost_utils.sync_global_devices("checkpoint is damaged")  # nobody reads it now
             if jax.process_index() == 0:
-                names = (f"{step}.damaged{number or ''}" for number in itertools.count())
-                aside = next(name for name in names if not (self.directory / name).exists())
-                (self.directory / str(step)).rename(self.directory / aside)
+                aside = self.directory / f"{step}.damaged"
+                shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+                (self.directory / str(step)).rename(aside)
         if steps:
             raise UserError(
                 f"expected an undamaged checkpoint in {self.directory}, found only damaged ones "
@@ -268,24 +259,17 @@ def _plain_path(directory: pathlib.Path) -> Iterator[pathlib.Path]:
 _PART_IS_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
-def _cause_outside(error: BaseException, content: Collection[int] = ()) -> BaseException | None:
-    """The interrupt, OSError, or lack of memory behind an exception; None if there is none.
+def _cause_outside(error: Exception, path: pathlib.Path) -> Exception | None:
+    """What to raise for an exception of orbax that does not come from a checkpoint's content.
 
-    Orbax wraps them all, KeyboardInterrupt too, and tensorstore names the system's error in text.
-    `content`: the errno of errors that do not count, because damaged content causes them.
+    Orbax wraps interrupts, lack of memory and OSErrors; tensorstore quotes the numbers of the last.
     """
-    not_of_content = KeyboardInterrupt, SystemExit, MemoryError, jax.errors.JaxRuntimeError
-    chain = [error]
-    for each in chain:  # the loop itself appends to it
-        if isinstance(each, not_of_content):
-            return each.with_traceback(None)
-        number = each.errno if isinstance(each, OSError) else None
-        if match := re.search(r"os_error_code='(\d+)'", str(each)):
-            number = int(match[1])
-        if number is not None and number not in content:
-            return OSError(number, os.strerror(number), getattr(each, "filename", None))
-        behind = (each.__cause__, each.__context__)
-        chain += [one for one in behind if one is not None and one not in chain]
+    text = "".join(traceback.format_exception(error))
+    if re.search("KeyboardInterrupt|SystemExit|MemoryError|JaxRuntimeError", text):
+        return error
+    for digits in re.findall(r"(?:\[Errno |os_error_code=')(\d+)", text):
+        if int(digits) not in _PART_IS_MISSING:
+            return OSError(int(digits), os.strerror(int(digits)), str(path))
     return None
 
 

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import pathlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -34,10 +33,24 @@ ImageIds = Callable[[], Sequence[str]]  # of a batch; called only for a message
 class NonFiniteLoss(RunError):
     """The loss, its gradient or the weights are NaN or infinite: training cannot go on."""
 
-    def __init__(self, found: str, image_ids: ImageIds) -> None:
-        super().__init__(
-            f"{found}; earlier checkpoints are good and can be continued, best with a smaller "
-            f"config.optimizer.learning_rate; images: {', '.join(image_ids())}"
+
+def check_finite(what: str, tree: Any, image_ids: ImageIds) -> None:
+    """Checks arrays of one step; waits for the device to have computed them.
+
+    Raises NonFiniteLoss, which names `what`, the arrays, and the images of the step's batch. A loss
+    can be finite although the state after it is not: BatchNorm divides a value that is too large by
+    infinity, and the update itself may overflow.
+    """
+    wrong = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not np.isfinite(np.asarray(leaf)).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            wrong.append(f"{name}={leaf}" if np.ndim(leaf) == 0 else name)
+    if wrong:
+        raise NonFiniteLoss(
+            f"{what} is not finite ({', '.join(wrong[:8])}); earlier checkpoints are good and can "
+            "be continued, best with a smaller config.optimizer.learning_rate; images: "
+            + ", ".join(image_ids())
         )
 
 
@@ -49,20 +62,12 @@ class LossWindow:
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def add(self, step: int, metrics: Mapping[str, jax.Array], image_ids: ImageIds) -> None:
-        """Adds the metrics of one step; waits for the device to have computed them.
-
-        Raises:
-          NonFiniteLoss: names the metrics, the step and the images of the batch.
-        """
+        """Adds the metrics of one step, after `check_finite`."""
         on_host = jax.device_get(dict(metrics))
+        check_finite(f"the loss of step {step}", on_host, image_ids)
         # The total, its terms, the rest. A jitted function returns a dict in alphabetical order.
         names = sorted(on_host, key=lambda name: (not name.startswith("loss"), name))
-        values = {name: float(on_host[name]) for name in names}
-        wrong = [f"{name}={value}" for name, value in values.items() if not math.isfinite(value)]
-        if wrong:
-            found = f"the loss of step {step} is not finite ({', '.join(wrong)})"
-            raise NonFiniteLoss(found, image_ids)
-        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in values.items()}
+        self.sums = {name: self.sums.get(name, 0.0) + float(on_host[name]) for name in names}
         self.count += 1
 
     def flush(self) -> dict[str, float]:
@@ -70,43 +75,6 @@ class LossWindow:
         means = {name: total / self.count for name, total in self.sums.items()}
         self.count, self.sums = 0, {}
         return means
-
-
-def check_finite_state(step: int, state: Any, image_ids: ImageIds) -> None:
-    """Checks the weights, statistics and moments after a step; waits for the device.
-
-    A loss can be finite although they are not: BatchNorm divides a value that is too large by
-    infinity, and the update itself may overflow.
-
-    Raises:
-      NonFiniteLoss: names the arrays, the step and the images of its batch.
-    """
-    wrong = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-        if not np.isfinite(np.asarray(leaf)).all()
-    ]
-    if wrong:
-        found = f"the state after step {step} is not finite ({', '.join(wrong[:3])})"
-        raise NonFiniteLoss(found, image_ids)
-
-
-class Clock:
-    """Images per second, since the last reading or restart."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self._images, self._start = 0, time.perf_counter()
-
-    def count(self, images: int) -> None:
-        self._images += images
-
-    def read(self) -> float:
-        images, seconds = self._images, time.perf_counter() - self._start
-        self.restart()
-        return images / seconds
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -129,9 +129,7 @@ def build_optimizer(
       backbone_factor: of the learning rate for the parameters under "backbone"; 0 freezes them (but
         not the running averages of their BatchNorm).
     """
-    decay = optax.add_decayed_weights(weight_decay)
-    if not decay_norms:
-        decay = decay_kernels(weight_decay)
+    decay = (optax.add_decayed_weights if decay_norms else decay_kernels)(weight_decay)
     adam = optax.scale_by_adam(b1=beta1, b2=beta2, eps=epsilon)
     scale = optax.scale_by_learning_rate(schedule)
     if backbone_factor != 1:

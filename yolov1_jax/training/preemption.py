@@ -20,7 +20,6 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class _Requests:
     """What this process was asked for. Signals belong to a process, and so does this."""
 
-    watched = False  # whether `watch_signals` is open
     loop = False  # whether a loop runs that can stop by itself
     number: int | None = None  # the signal that asked the loop to stop
     reacted = threading.Event()
@@ -34,12 +33,12 @@ def watch_signals() -> Iterator[None]:
     process. Outside the main thread, where Python allows no handlers, and within itself it does
     nothing.
     """
-    if threading.current_thread() is not threading.main_thread() or _Requests.watched:
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is _wait:
         yield
         return
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-    _Requests.watched = True
     previous = {number: signal.signal(number, _wait) for number in _SIGNALS}
     descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     thread = threading.Thread(target=_react, args=(reader,), daemon=True)
@@ -50,7 +49,6 @@ def watch_signals() -> Iterator[None]:
         signal.set_wakeup_fd(descriptor)
         for number, handler in previous.items():
             signal.signal(number, handler)
-        _Requests.watched = False
         writer.close()  # the thread reads the end of the stream
         thread.join()
         reader.close()

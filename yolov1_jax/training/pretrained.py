@@ -1,13 +1,11 @@
 """Starts training from pretrained weights: a backbone, of a file or a run, or a whole detector."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
-from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from yolov1_jax.config import UserError, flatten
@@ -26,53 +24,44 @@ def check_pretrained(config: ConfigDict) -> None:
     While the class names are not known, of the weights of a whole detector only the header is read;
     of Darknet's all but the last layer.
     """
-    form, read = config.model.pretrained_format, _reader(config)
-    with_names = build.with_class_names(config)
+    form, with_names = config.model.pretrained_format, build.with_class_names(config)
     # The head of "backbone" is not compared; Darknet's files have no names, and VOC has 20.
     is_sized = config.model.backbone == "layers" or config.data.source == "tfds"
     of_run = os.path.isdir(config.model.pretrained)
     if of_run or "backbone" in form or (form == "darknet" and is_sized):
         config = with_names
-    if config.model.class_names is not None or form == "darknet":
-        read(config, build.abstract_variables(with_names))
+    is_whole = config.model.class_names is not None or form == "darknet"
+    _read(config, build.abstract_variables(with_names) if is_whole else {})
 
 
-def with_pretrained(
-    state: TrainState,
-    config: ConfigDict,
-    optimizer: optax.GradientTransformation,
-    sharding: NamedSharding,
-) -> TrainState:
+def with_pretrained(state: TrainState, setup: build.Setup) -> TrainState:
     """The initial state with the weights of `config.model.pretrained`, if that names any.
 
-    Raises:
-      UserError: as `read_weights` and `load_pretrained`.
+    Raises UserError as `read_weights` and `load_pretrained`.
     """
-    if config.model.pretrained is None:
-        if jax.process_index() == 0:
-            print("random initial weights")
-        return state
-    initial = {"params": state.params, "batch_stats": state.batch_stats}
-    variables, report = _reader(config)(config, initial)
+    report, optimizer = "random initial weights", setup.optimizer
+    if setup.config.model.pretrained is not None:
+        initial = {"params": state.params, "batch_stats": state.batch_stats}
+        variables, report = _read(setup.config, initial)
+        # Copied by jit into buffers of their own: the train step donates, and so destroys, its
+        # input. The optimizer's state is made anew: a weight average starts from these weights.
+        start = jax.jit(
+            lambda variables: state._replace(
+                **jax.tree.map(jnp.copy, variables), opt_state=optimizer.init(variables["params"])
+            ),
+            out_shardings=setup.replicated,
+        )
+        state, report = start(variables), f"pretrained weights from {report}"
     if jax.process_index() == 0:
-        print(f"pretrained weights from {report}")
-    # Copied by jit into buffers of their own: the train step donates, and so destroys, its input.
-    # The optimizer's state is made anew, because a weight average starts from the weights loaded.
-    start = jax.jit(
-        lambda variables: state._replace(
-            **jax.tree.map(jnp.copy, variables), opt_state=optimizer.init(variables["params"])
-        ),
-        out_shardings=sharding,
-    )
-    return start(variables)
+        print(report)
+    return state
 
 
-def _reader(config: ConfigDict) -> Callable[[ConfigDict, Variables], tuple[Variables, str]]:
-    """What reads the config's run or file, of any format. Raises UserError for another format."""
+def _read(config: ConfigDict, variables: Variables) -> tuple[Variables, str]:
+    """The variables with those of the config's run or file, and a line on it; {} only opens it."""
     origin, form = config.model.pretrained, config.model.pretrained_format
     if os.path.isdir(origin):
-        run = build.restore_run(origin)
-        return lambda config, variables: backbone_of_run(run, variables, config)
+        return backbone_of_run(build.restore_run(origin), variables, config)
     if form not in darknet.FORMATS or origin.endswith((".safetensors", ".pth", ".pt")):
         if origin.endswith(".weights"):
             raise UserError(
@@ -80,18 +69,14 @@ def _reader(config: ConfigDict) -> Callable[[ConfigDict, Variables], tuple[Varia
                 f"config.model.pretrained_format to {' or '.join(darknet.FORMATS)}"
             )
         file = read_weights(origin)
-        return lambda config, variables: load_pretrained(file, variables, config)
+        return load_pretrained(file, variables, config) if variables else ({}, "")
     darknet.read_header(origin)
-
-    def read(config: ConfigDict, variables: Variables) -> tuple[Variables, str]:
-        if form == "darknet" and config.task == "detection":
-            expected = darknet.expected_settings(config.model.backbone)
-            _check_settings(origin, config, expected)
-        partial = form == "darknet_backbone" or config.model.class_names is None
-        detection = None if partial else build.detection_layer(config)
-        return darknet.read_darknet(origin, variables, detection=detection, partial=partial)
-
-    return read
+    if form == "darknet" and config.task == "detection":
+        expected = darknet.expected_settings(config.model.backbone)
+        _check_settings(origin, config, expected)
+    partial = form == "darknet_backbone" or config.model.class_names is None
+    detection = None if partial else build.detection_layer(config)
+    return darknet.read_darknet(origin, variables, detection=detection, partial=partial)
 
 
 def backbone_of_run(
@@ -99,15 +84,13 @@ def backbone_of_run(
 ) -> tuple[Variables, str]:
     """The variables with the backbone that a run of any task evaluates with, and a line on it.
 
-    Raises:
-      UserError: the config's backbone is another, or sees other numbers of a pixel.
+    Raises UserError if the config's backbone is another, or sees other numbers of a pixel.
     """
     names = ["backbone", "width_multiplier", "layers", "pixel_mean", "pixel_std"]
     if config.model.backbone in darknet_models.BACKBONES:
         names.append("norm")  # of the backbone, too
-    settings = flatten(run.setup.config)
-    origin = config.model.pretrained
-    _check_settings(origin, config, {f"model.{name}": settings[f"model.{name}"] for name in names})
+    origin, settings = config.model.pretrained, run.setup.config.model
+    _check_settings(origin, config, {f"model.{name}": settings[name] for name in names})
     loaded = {
         name: {**part, "backbone": run.variables[name]["backbone"]}
         for name, part in variables.items()
@@ -123,9 +106,8 @@ def load_pretrained(
 ) -> tuple[Variables, str]:
     """The variables of the config's model with the weights of a file, and a line on what was read.
 
-    Raises:
-      UserError: the file's arrays are not those of the network, or the numbers of the checkpoint
-        would mean something else under this config.
+    Raises UserError if the file's arrays are not those of the network, or the numbers of the
+    checkpoint would mean something else under this config.
     """
     model, found = config.model, formats.recognise(file.tensors)
     if found not in (None, model.pretrained_format):

@@ -40,18 +40,10 @@ def checkpoints_dir(workdir: pathlib.Path) -> pathlib.Path:
     return workdir / "checkpoints"
 
 
-def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
-    """The steps of a run's checkpoints, in ascending order."""
-    return numbered_folders(checkpoints_dir(workdir))
-
-
-def numbered_folders(directory: pathlib.Path) -> list[int]:
-    """The folders whose name is a number, ascending; none if there is no `directory`.
-
-    Raises OSError if it cannot be read: that is not a run without checkpoints.
-    """
+def checkpoint_steps(checkpoints: pathlib.Path) -> list[int]:
+    """The steps in a `checkpoints_dir`, ascending; OSError if it is there and cannot be read."""
     try:
-        names = [entry.name for entry in os.scandir(directory) if entry.is_dir()]
+        names = [entry.name for entry in os.scandir(checkpoints) if entry.is_dir()]
     except FileNotFoundError:
         return []
     return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
@@ -76,10 +68,8 @@ def make(workdir: pathlib.Path) -> None:
 def lock(workdir: pathlib.Path) -> Iterator[None]:
     """Keeps the folder for this run until the process ends, however it ends.
 
-    All processes of a run call it; `evaluate` and `predict`, which only read, do not.
-
-    Raises:
-      UserError: another run has the folder.
+    All processes of a run call it; `evaluate` and `predict`, which only read, do not. Raises
+    UserError if another run has the folder.
     """
     held, free = filelock.FileLock(workdir / ".lock"), True
     if jax.process_index() == 0:
@@ -139,39 +129,34 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def check_run(workdir: pathlib.Path, config: ConfigDict, num_steps: int) -> None:
+def check_run(
+    workdir: pathlib.Path, config: ConfigDict, num_steps: int, prediction: str | None = None
+) -> None:
     """Compares a config with the run in the folder, if that has checkpoints.
 
-    Raises:
-      UserError: they are of another model or optimizer, or of more steps than `num_steps`; the
-        folder's config.json would then describe another training than that of the weights.
+    Raises UserError if these are of another model or optimizer, or of more steps than `num_steps`:
+    config.json would then describe another training than that of the weights. `prediction`:
+    config.model.prediction of a checkpoint, which its arrays do not show if config.json was lost.
     """
-    steps = checkpoint_steps(workdir)
+    steps = checkpoint_steps(checkpoints_dir(workdir))
     if not steps:
         return
-    after = configs.flatten(config)
-    for key, before in _config_before(workdir).items():
-        if _in_state(key, before) != _in_state(key, after.get(key)):
-            raise _another_run(workdir, f"config.{key}={before!r}", repr(after.get(key)))
+    known, after = _config_before(workdir), configs.flatten(config)
+    if prediction is not None:
+        known["model.prediction"] = prediction
+    differences = [
+        (f"config.{key}={before!r}", repr(after.get(key)))
+        for key, before in known.items()
+        if _in_state(key, before) != _in_state(key, after.get(key))
+    ]
     if max(steps) > num_steps:
-        raise _another_run(workdir, f"{max(steps):,} steps", f"{num_steps:,}")
-
-
-def check_prediction(workdir: pathlib.Path, config: ConfigDict, before: str | None) -> None:
-    """Compares model.prediction with that of a checkpoint, whose arrays do not show it.
-
-    Needed where config.json was lost. `before` is None for a checkpoint of an older version.
-    """
-    now = config.model.prediction
-    if before not in (None, now):
-        raise _another_run(workdir, f"config.model.prediction={before!r}", repr(now))
-
-
-def _another_run(workdir: pathlib.Path, found: str, wanted: str) -> UserError:
-    return UserError(
-        f"{workdir} holds a run with {found}, this command asks for {wanted}: choose another "
-        "--workdir, or the settings of that run"
-    )
+        differences.append((f"{max(steps):,} steps", f"{num_steps:,}"))
+    if differences:
+        found, wanted = differences[0]
+        raise UserError(
+            f"{workdir} holds a run with {found}, this command asks for {wanted}: choose another "
+            "--workdir, or the settings of that run"
+        )
 
 
 def _config_before(workdir: pathlib.Path) -> dict[str, Any]:
@@ -212,15 +197,14 @@ def write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
 def read_config(workdir: pathlib.Path) -> ConfigDict:
     """The config of the run in a folder, with its class names.
 
-    Raises:
-      UserError: there is none, it cannot be read, or a value in it cannot be right.
+    Raises UserError if there is none, it cannot be read, or a value in it cannot be right.
     """
     path = workdir / "config.json"
     advice = "the same train command as before writes it anew, beside its checkpoints"
     if not path.exists():
         raise UserError(
             f"expected a run folder, found no config.json in {workdir}: give the --workdir of a run"
-            + (f", or {advice}" if checkpoint_steps(workdir) else "")
+            + (f", or {advice}" if checkpoint_steps(checkpoints_dir(workdir)) else "")
         )
     try:
         config = configs.from_json(json.loads(path.read_text(encoding="utf-8"))["config"])

@@ -1,4 +1,4 @@
-"""Device mesh and the two shardings of data parallel training.
+"""The devices and the two shardings of data parallel training.
 
 The batch is split over all devices of all processes along its first axis; everything else is
 replicated. Under jit a mean over the batch, BatchNorm's included, is the mean of the global batch.
@@ -10,17 +10,13 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from yolov1_jax.config import UserError
 
 
 def start_devices() -> str:
-    """Starts JAX's devices; returns how many of what there are, such as "2 x NVIDIA H100".
-
-    Raises:
-      UserError: JAX finds none.
-    """
+    """Starts JAX's devices and says how many of what: "2 x NVIDIA H100"; UserError for none."""
     try:
         devices = jax.devices()
     except Exception as error:  # of many types, by backend
@@ -34,18 +30,11 @@ def start_devices() -> str:
     return f"{len(devices)} x {devices[0].device_kind}{cores}"
 
 
-def data_mesh() -> Mesh:
-    """A mesh with one axis, "data", over every device of every process."""
+def shardings() -> tuple[NamedSharding, NamedSharding]:
+    """That of a batch, over every device of every process, and that of everything else."""
     # Explicit axes, the default, refuse the gathers of the target grid.
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-
-
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec("data"))
-
-
-def replicated_sharding(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec())
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
 
 
 def check_batch_size(batch_size: int, name: str) -> None:

@@ -53,38 +53,33 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     loss_function: LossFunction,
     *,
-    dropout_seed: int | None = None,
-    details: bool = False,
+    dropout_seed: int = 0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Builds `train_step(state, batch) -> (state, metrics)`.
 
     Args:
       loss_function: such as `detection_loss` with its options given.
       dropout_seed: for a network with dropout, whose masks are a function of the seed and the step.
-      details: for tests and reports, adds to the metrics "unweighted/<term>" for each term of the
-        loss, "output", the network's, and "gradients", a tree like the parameters.
 
     The batch has image uint8 [B, H, W, 3], and what `loss_function` takes. The metrics are scalars:
     "loss", "loss/<term>" for each weighted term, and "gradient_norm".
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        rngs = {}
-        if dropout_seed is not None:
-            rngs["dropout"] = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
+        dropout = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
 
-        def loss_fn(params: Any) -> tuple[jax.Array, tuple[Loss, jax.Array, Any]]:
+        def loss_fn(params: Any) -> tuple[jax.Array, tuple[Loss, Any]]:
             raw, updated = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 batch["image"],
                 train=True,
                 mutable=["batch_stats"],
-                rngs=rngs,
+                rngs={"dropout": dropout},
             )
             loss = loss_function(raw, batch)
-            return loss.total, (loss, raw, updated.get("batch_stats", {}))
+            return loss.total, (loss, updated.get("batch_stats", {}))
 
-        gradients, (loss, raw, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+        gradients, (loss, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         new_state = TrainState(
             step=state.step + 1,
@@ -92,17 +87,14 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
-        metrics: Metrics = {
-            "loss": loss.total,
-            **{f"loss/{name}": term for name, term in loss.terms.items()},
-            "gradient_norm": optax.tree.norm(gradients),
-        }
-        if details:
-            metrics |= {f"unweighted/{name}": term for name, term in loss.unweighted.items()}
-            metrics |= {"output": raw, "gradients": gradients}
+        metrics = loss_metrics(loss) | {"gradient_norm": optax.tree.norm(gradients)}
         return new_state, metrics
 
     return train_step
+
+
+def loss_metrics(loss: Loss) -> Metrics:
+    return {"loss": loss.total, **{f"loss/{name}": term for name, term in loss.terms.items()}}
 
 
 def make_predict_step(model: Any, finish: Finish) -> Callable[[Any, jax.Array], Any]:
@@ -129,8 +121,7 @@ def make_evaluation_step(
 
     def loss_of_image(raw: jax.Array, batch: Batch) -> Metrics:
         loss = loss_function(*jax.tree.map(lambda leaf: leaf[None], (raw, batch)))
-        terms = {"loss": loss.total, **{f"loss/{name}": one for name, one in loss.terms.items()}}
-        return {name: loss_scale * one for name, one in terms.items()}
+        return {name: loss_scale * one for name, one in loss_metrics(loss).items()}
 
     def evaluation_step(variables: Any, batch: Batch) -> tuple[Any, dict[str, jax.Array]]:
         raw = model.apply(variables, batch["image"], train=False)

@@ -34,7 +34,6 @@ class Loss(NamedTuple):
 
     total: jax.Array  # the sum of the weighted terms
     terms: dict[str, jax.Array]  # weighted
-    unweighted: dict[str, jax.Array]
 
 
 def match_boxes(
@@ -153,7 +152,7 @@ def weighted_loss(
     if reduction == "mean":
         unweighted = {name: term / batch_size for name, term in unweighted.items()}
     terms = {name: weights[name] * term for name, term in unweighted.items()}
-    return Loss(functools.reduce(operator.add, terms.values()), terms, unweighted)
+    return Loss(functools.reduce(operator.add, terms.values()), terms)
 
 
 def largest_iou(
