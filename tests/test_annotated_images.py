@@ -18,7 +18,7 @@ from yolov1_jax.data.images import read_image
 from yolov1_jax.data.own_folder import files_below
 
 
-def lower_half(_, size):
+def lower_half(size):
     """A reader whose boxes are of the image as EXIF turns it."""
     height, width = size
     box = 1.0, height / 2 + 1, float(width), float(height)
@@ -27,7 +27,7 @@ def lower_half(_, size):
 
 def source(tmp_path, *, orientation=1, **options):
     (tmp_path / "a.png").write_bytes(encode(pixels(), exif=exif(orientation)))
-    image = ListedImage("a", "a.png", None, lower_half, upright=True)
+    image = ListedImage("a", "a.png", lower_half, upright=True)
     return AnnotatedImages(str(tmp_path), [image, image], Report(), **options)
 
 

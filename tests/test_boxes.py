@@ -62,14 +62,6 @@ def test_iou_of_hand_worked_boxes(xp, dtype):
         np.testing.assert_allclose(iou, expected, rtol=1e-6, err_msg=str([*IOU_CASES]))
 
 
-@both_backends
-def test_iou_of_all_pairs(xp):
-    a = xp.asarray([[0, 0, 2, 2], [10, 10, 12, 12]], dtype="float32")
-    b = xp.asarray([[0, 0, 2, 2], [1, 0, 3, 2], [10, 10, 11, 12]], dtype="float32")
-    iou = boxes.iou_xyxy(a[:, None], b[None])  # [2, 3]
-    np.testing.assert_allclose(iou, [[1, 1 / 3, 0], [0, 0, 1 / 2]], rtol=1e-6)
-
-
 coordinate = st.integers(-64, 64)
 any_box = st.tuples(coordinate, coordinate, coordinate, coordinate).map(
     lambda box: np.array(box, np.float64) / 16

@@ -17,7 +17,6 @@ from yolov1_jax.evaluation.ground_truth import coco_annotations
 from yolov1_jax.evaluation.results_files import coco_results, read_results
 
 BOX, ELSEWHERE = (1, 1, 10, 10), (51, 51, 60, 60)  # 100 pixels
-LEVELS = np.linspace(0, 1, 101)
 
 
 def evaluate(detections, objects, class_names=("a",)):
@@ -38,20 +37,6 @@ def test_each_overlap_counts_for_a_tenth(rows, num_overlaps):
     assert result.parts["AR1"] == pytest.approx(num_overlaps / 10)
     # The curve is the mean over the overlaps, so that the area under it is AP.
     np.testing.assert_allclose(result.classes["a"].precision, num_overlaps / 10, atol=1e-12)
-
-
-def test_precision_at_101_levels_and_recall():
-    """Right, wrong, right, of three objects: precision 1 up to recall 1/3, then 2/3 up to 2/3."""
-    detections = found((BOX, 0.9, 0), ((80, 80, 90, 90), 0.8, 0), (ELSEWHERE, 0.7, 0))
-    objects = truth((BOX, 0, False), (ELSEWHERE, 0, False), ((21, 21, 30, 30), 0, False))
-    result = evaluate(detections, objects)
-    expected = np.select([LEVELS <= 1 / 3, LEVELS <= 2 / 3], [1.0, 2 / 3], 0.0)
-    # 34 levels (0 to 0.33) and 33 more (to 0.66).
-    assert result.mean_ap == pytest.approx((34 + 33 * 2 / 3) / 101)
-    np.testing.assert_allclose(result.classes["a"].precision, expected, atol=1e-12)
-    np.testing.assert_allclose(result.classes["a"].recall, LEVELS)
-    recalls = [result.parts[name] for name in ("AR1", "AR10", "AR100", "AR_small")]
-    assert recalls == pytest.approx([1 / 3, 2 / 3, 2 / 3, 2 / 3])
 
 
 def test_sizes_are_areas_in_pixels_of_the_original():

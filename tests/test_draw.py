@@ -166,15 +166,6 @@ def test_every_image_is_on_the_page_and_none_is_cut(sizes):
         assert (page[:, -3:] == 255).all()
 
 
-def test_faint_detections_are_not_on_the_page():
-    def page(*scores):
-        detections = found(*((SQUARE, score, 0) for score in scores))
-        return draw_page([GREY], [detections], [truth()], NAMES)
-
-    np.testing.assert_array_equal(page(0.9, 0.19), page(0.9))
-    assert (page(0.9, 0.2) != page(0.9)).any()
-
-
 @pytest.mark.parametrize(
     ("x", "y", "column", "row"),
     # Inside a cell; on a border, where a cell begins; the last corner of the image.

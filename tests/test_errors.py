@@ -1,5 +1,6 @@
 """Kinds of errors, doubtful labels and differences, on boxes that a person can sort out."""
 
+import importlib.metadata
 import json
 
 import numpy as np
@@ -120,7 +121,18 @@ def test_a_difference_and_its_interval():
     assert errors.differences(annotations, half, half)["AP"] == (0, 0, 0)
 
 
-def test_without_the_library_there_is_one_line(monkeypatch):
-    monkeypatch.setattr(errors, "is_installed", lambda: False)
-    with pytest.raises(UserError, match="pip install"):
-        errors.check_installed()
+@pytest.mark.parametrize(
+    ("versions", "found"),
+    [({}, "none"), ({"hotcoco": "1.2.9"}, "1.2.9"), ({"hotcoco": "1.10"}, "")],
+)
+def test_a_library_that_is_absent_or_too_old(monkeypatch, versions, found):
+    def version(name):
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError
+        return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert errors.is_installed() == (not found)
+    if found:
+        with pytest.raises(UserError, match=rf"hotcoco 1\.3 .* found {found}: pip install"):
+            errors.check_installed()

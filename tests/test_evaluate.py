@@ -64,7 +64,8 @@ def test_a_run_of_classification_has_its_accuracy(command, tmp_path):
     assert (written["top1"] * images) % 1 == 0
     shown = [line for line in printed if "top-1" in line or "top-5" in line][1:]
     assert [line.split()[3] for line in shown] == [f"{written[k]:.1%}" for k in ("top1", "top5")]
-    assert (run / "report" / "predictions.jpg").is_file()
+    assert (run / "report" / "report.html").is_file()
+    assert "--errors" in command(refused=True, workdir=run, errors=True)
 
 
 def test_errors_of_files_are_printed_and_written(command, tmp_path):
@@ -157,11 +158,6 @@ def test_what_other_data_left_out_or_corrected_is_said(command, tmp_path):
     assert notes[0] == "data: VOC XML (lists in ImageSets/Main/)"
     names = [note.split(":")[-1].split()[0] for note in notes[1:]]
     assert names == ["own/000003", "own/000001", "own/000002"]
-
-
-def test_refuses_batches_that_the_devices_cannot_share(tmp_path, command):
-    run = save_run(tmp_path, {1: None}, tiny_config(eval__batch_size=6))
-    assert "eval.batch_size=6" in command(refused=True, workdir=run)
 
 
 @pytest.fixture(scope="module")

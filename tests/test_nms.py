@@ -2,18 +2,9 @@
 
 import numpy as np
 import pytest
+from slow_reference_protocol import slow_iou
 
 from yolov1_jax.yolo.nms import select_detections
-
-
-def slow_iou(a, b):
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    area_a = abs((a[2] - a[0]) * (a[3] - a[1]))
-    area_b = abs((b[2] - b[0]) * (b[3] - b[1]))
-    return width * height / (area_a + area_b - width * height)
 
 
 def slow_select(boxes, scores, score_threshold, iou_threshold, classes_per_box):

@@ -87,15 +87,18 @@ def test_odd_histories(tmp_path):
             figure.savefig(tmp_path / "losses.png", dpi=20)
     for history in ([], [eval_row(10, None)]):
         assert plots.loss_figure(history) is None
-        assert plots.mean_ap_figure([*history, train_row(10, 1.0)]) is None
+        assert plots.score_figure([*history, train_row(10, 1.0)]) is None
 
 
-def test_mean_ap_by_epoch_with_the_best_marked():
-    figure = plots.mean_ap_figure([eval_row(10, 0.2), eval_row(20, 0.61), eval_row(30, 0.5)])
-    (axes,) = figure.axes
+def test_scores_by_epoch_with_the_best_marked():
+    rows = [eval_row(10, 0.2), eval_row(20, 0.61), eval_row(30, 0.5)]
+    (axes,) = plots.score_figure(rows).axes
     np.testing.assert_allclose(axes.get_lines()[0].get_xydata(), [[1, 20], [2, 61], [3, 50]])
     assert texts_of(axes) == ["61.0"]
     assert axes.texts[0].xy == (2.0, 61.0)
+    row = {"split": "eval", "step": 20, "epoch": 2, "top1": 0.25, "top5": 0.75}
+    lines = lines_of(plots.score_figure([row]))
+    assert [lines[name].tolist() for name in ("top1", "top5")] == [[[2, 25]], [[2, 75]]]
 
 
 def test_classes_are_ranked_by_ap_and_those_without_objects_are_last():
@@ -107,31 +110,19 @@ def test_classes_are_ranked_by_ap_and_those_without_objects_are_last():
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the best is on top
 
 
-def test_class_names_are_not_taken_for_formulas(tmp_path):
-    evaluation = make_evaluation([0.0, 0.5], names="a$\\x$b{}")
-    bars, panels = plots.ap_figure(evaluation), plots.precision_recall_figure(evaluation)
-    for figure in (bars, panels):
+def test_class_names_in_any_script(tmp_path):
+    """Without a warning of a missing glyph, or a "$" that is taken for a formula."""
+    evaluation = make_evaluation([0.5])
+    names = ["直剪", "\ud800", "a\nb", "a$\\x$b", "x" * 10_000]
+    classes = dict.fromkeys(names, evaluation.classes["class 0"])
+    evaluation = dataclasses.replace(evaluation, classes=classes)
+    for figure in (plots.ap_figure(evaluation), plots.precision_recall_figure(evaluation)):
         figure.savefig(tmp_path / "figure.png", dpi=20)
 
 
-def test_class_names_in_any_script(tmp_path):
-    evaluation = make_evaluation([0.5])
-    names = ["直剪", "\ud800", "a\nb", "x" * 10_000]
-    evaluation = dataclasses.replace(
-        evaluation, classes=dict.fromkeys(names, evaluation.classes["class 0"])
-    )
-    for figure in (plots.ap_figure(evaluation), plots.precision_recall_figure(evaluation)):
-        figure.savefig(
-            tmp_path / "figure.png", dpi=20
-        )  # without a warning of a glyph that is missing
-
-
 def test_objects_that_lose_their_cell_cap_the_recall():
-    near, far, hard = (
-        ((1, 1, 9, 9), 0, False),
-        ((60, 60, 90, 90), 0, False),
-        ((2, 2, 8, 8), 0, True),
-    )
+    near, far = ((1, 1, 9, 9), 0, False), ((60, 60, 90, 90), 0, False)
+    hard = ((2, 2, 8, 8), 0, True)
     annotations = images_of(truths=[truth(near, near, far, hard), truth(near)])
     figure = plots.grid_figure(annotations, 2)
     assert "4 objects" in figure.get_suptitle()
@@ -139,6 +130,24 @@ def test_objects_that_lose_their_cell_cap_the_recall():
     places, sizes = figure.axes
     np.testing.assert_allclose(places.images[0].get_array(), [[75, 0], [0, 25]])
     assert sum(bar.get_height() for bar in sizes.patches) == 4
+
+
+def test_of_many_classes_the_plots_show_some_and_say_so():
+    evaluation = make_evaluation(np.linspace(1, 0, 101))
+    classes = evaluation.classes
+    classes["class 7"] = classes["class 7"]._replace(num_objects=99)
+    bars, panels = plots.ap_figure(evaluation), plots.precision_recall_figure(evaluation)
+    names = [label.get_text().split(" (")[0] for label in bars.axes[0].get_yticklabels()]
+    assert names == [f"class {label}" for label in range(71, 101)]
+    assert panels.axes[0].get_title(loc="left").startswith("class 7 ")
+    confusion = 100 * np.eye(101, dtype=int)
+    confusion[50, 90] = 9
+    matrix = plots.confusion_figure(confusion, [*classes])
+    names = [label.get_text() for label in matrix.axes[0].get_yticklabels()]
+    assert names == [f"class {label}" for label in (*range(28), 50, 90)]
+    for figure in (bars, panels, matrix):
+        assert "30" in figure.get_suptitle()
+        assert "101 classes" in figure.get_suptitle()
 
 
 def test_figures_of_nothing_and_of_many_classes(tmp_path):

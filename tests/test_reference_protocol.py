@@ -10,10 +10,11 @@ from slow_reference_protocol import random_output, slow_evaluation
 
 from yolov1_jax.evaluation.reference_protocol import (
     average_precision_trapezoid,
+    detect,
     evaluate_reference,
     grid_objects,
 )
-from yolov1_jax.yolo.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from yolov1_jax.yolo.boxes import xyxy_to_cxcywh
 from yolov1_jax.yolo.grid import Predictions
 
 # Places that do not overlap, each in its own cell of a 2 x 2 grid; INNER is in the cell of UPPER.
@@ -48,17 +49,11 @@ def evaluate(output, truths):
     return evaluate_reference(*(part[None] for part in output), annotate(truths))
 
 
-def detect(output):
-    """[(row, column, k, label)] of the detections of one image, in order."""
-    evaluation = evaluate(output, objects())
-    boxes_xyxy, scores, labels = evaluation.detections
-    image, cell, k = evaluation.box_index.T
-    row, column = np.divmod(cell, 2)
-    np.testing.assert_array_equal(boxes_xyxy, cxcywh_to_xyxy(output.boxes[row, column, k] * 448))
-    expected = output.confidence[row, column, k] * output.class_scores[row, column, labels]
-    np.testing.assert_array_equal(scores, expected)
+def detected(output):
+    """[(score, label)] of the detections of one image, in the order of the boxes."""
+    image, found = detect(*(part[None] for part in output))
     assert not image.any()
-    return list(zip(*map(np.ndarray.tolist, (row, column, k, labels)), strict=True))
+    return [*zip(found.scores.tolist(), found.labels.tolist(), strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -82,33 +77,34 @@ def test_what_the_grid_leaves(given, left):
 def test_the_last_box_of_a_class_is_never_detected():
     output = network((0, 0, 0, UPPER, 0.75, 0), (1, 0, 0, LOWER, 0.5, 0))
     # All other boxes have two products of 0 and belong to "a", the first of equals.
-    assert detect(output) == [(0, 0, 0, 0), (1, 0, 0, 0)]
+    assert detected(output) == [(0.75, 0), (0.5, 0)]
     output.class_scores[:, 1] = [-1, 0]  # products -0.125 and 0: these belong to "b"
     output.confidence[:, 1] = 0.125
     output.confidence[:, 0, 1] = -1  # products -1 and 0: "b"
-    assert detect(output) == [(0, 0, 0, 0)]
-    assert detect(network((0, 0, 0, UPPER, 0.75, 1))) == []  # the only box of "b"
+    assert detected(output) == [(0.75, 0)]
+    assert detected(network((0, 0, 0, UPPER, 0.75, 1))) == []  # the only box of "b"
+    _, found = detect(*(part[None] for part in output))
+    np.testing.assert_allclose(found.boxes_xyxy, [np.array(UPPER) * 448 / 64])
 
 
 @pytest.mark.parametrize(
     ("boxes", "expected"),  # row, column, k, corners and score; class 1 in column 1, else 0
     [
         # A score of 1 or more, or a size that is not positive: skipped, and suppresses no box.
-        ([(0, 0, 0, UPPER, 1.5), (0, 0, 1, UPPER, 0.75), (1, 0, 0, LOWER, 1.0)], [(0, 0, 1)]),
+        ([(0, 0, 0, UPPER, 1.5), (0, 0, 1, UPPER, 0.75), (1, 0, 0, LOWER, 1.0)], [(0.75, 0)]),
         ([(0, 0, 0, (20, 0, 0, 20), 0.75), (1, 0, 0, (0, 32, 20, 32), 0.75)], []),
-        ([(0, 0, 0, UPPER, 0.3), (1, 0, 0, LOWER, 0.299)], [(0, 0, 0)]),  # 0.3 is enough
-        ([(0, 0, 0, UPPER, 0.75), (0, 0, 1, HALF, 0.5)], [(0, 0, 0), (0, 0, 1)]),  # IoU 0.5
-        ([(0, 0, 0, UPPER, 0.75), (0, 0, 1, MORE, 0.5)], [(0, 0, 0)]),
+        ([(0, 0, 0, UPPER, 0.3), (1, 0, 0, LOWER, 0.299)], [(0.3, 0)]),  # 0.3 is enough
+        ([(0, 0, 0, UPPER, 0.75), (0, 0, 1, HALF, 0.5)], [(0.75, 0), (0.5, 0)]),  # IoU 0.5
+        ([(0, 0, 0, UPPER, 0.75), (0, 0, 1, MORE, 0.5)], [(0.75, 0)]),
         # Suppression is within the class, whose second box is the last.
         (
             [(0, 0, 0, UPPER, 0.75), (0, 1, 0, UPPER, 0.5), (0, 1, 1, UPPER, 0.25)],
-            [(0, 0, 0), (0, 1, 0)],
+            [(0.75, 0), (0.5, 1)],
         ),
     ],
 )
 def test_which_boxes_are_detected(boxes, expected):
-    output = network(*((*box, box[1]) for box in boxes))
-    assert detect(output) == [(row, column, k, column) for row, column, k in expected]
+    assert detected(network(*((*box, box[1]) for box in boxes))) == expected
 
 
 def test_average_precision_by_hand():

@@ -1,23 +1,18 @@
 import dataclasses
 import html.parser
 import json
-import math
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from test_plots import eval_row, make_evaluation, train_row
+from test_plots import eval_row, train_row
 from tiny_run import tiny_config
 
+from yolov1_jax.data.object_windows import ObjectWindows
 from yolov1_jax.data.synthetic import SyntheticSource
 from yolov1_jax.evaluation import errors
+from yolov1_jax.evaluation.accuracy import ClassificationEvaluator
 from yolov1_jax.evaluation.evaluator import evaluate_detections
-from yolov1_jax.visualization.report import (
-    ap_table,
-    protocol_table,
-    report_result,
-    write_first_batch,
-)
+from yolov1_jax.visualization.report import report_run, write_first_batch
 from yolov1_jax.yolo.detections import Detections
 from yolov1_jax.yolo.grid import Predictions
 
@@ -62,7 +57,7 @@ def test_report_of_a_run(tmp_path, monkeypatch):
     history = tmp_path / "run" / "metrics.jsonl"
     monkeypatch.setattr(errors, "is_installed", lambda: False)
     about = {"config": tiny_config(model__grid_size=4), "step": 20}
-    written = report_result(tmp_path / "alone", result, source, history, **about)  # no history
+    written = report_run(tmp_path / "alone", result, source, history, **about)  # no history
     assert written == [tmp_path / "alone" / "report" / name for name in EVALUATED]
     assert "pip install" in Page(written[-1]).text
     monkeypatch.undo()
@@ -85,7 +80,7 @@ def test_report_of_a_run(tmp_path, monkeypatch):
         "valid": np.array([[True], [False]]),
     }
     write_first_batch(folder / "report" / "first_batch.png", batch, about["config"])
-    written = report_result(folder, result, source, history, **about)
+    written = report_run(folder, result, source, history, **about)
     for path in written[:-1]:
         with Image.open(path) as image:
             image.load()
@@ -107,36 +102,34 @@ def test_report_of_no_detections_and_of_names_that_html_would_take_for_tags(tmp_
     nothing = [Detections(*(part[:0] for part in one)) for one in found_all(source)]
     result = result_of(source, nothing, ("<b>&", *"abcde"))
     about = {"config": tiny_config(), "step": 20}
-    *_, path = report_result(tmp_path, result, source, tmp_path / "metrics.jsonl", **about)
+    *_, path = report_run(tmp_path, result, source, tmp_path / "metrics.jsonl", **about)
     page = Page(path)
     assert "0 found, 0 false" in page.text
     assert "<b>&" not in page.text
 
 
-def printed(table):
-    console = Console(width=80)
-    with console.capture() as captured:
-        console.print(table)
-    text = captured.get().replace("│", " ").replace("┃", " ")
-    return [line.split() for line in text.splitlines()]
-
-
-def test_ap_table_has_every_class_and_the_mean():
-    lines = printed(ap_table(make_evaluation([0.3, 0.7251, math.nan], names="[b]{}"), step=12345))
-    assert lines[0] == ["voc07,", "step", "12,345"]
-    assert [line for line in lines if line and line[0] in ("[b]0", "[b]1", "[b]2", "mAP")] == [
-        ["[b]0", "30.0", "15", "30"],
-        ["[b]1", "72.5", "15", "30"],
-        ["[b]2", "-", "0", "30"],
-        ["mAP", "51.3", "30", "90"],
+def test_report_of_classification(tmp_path):
+    source = ObjectWindows(SyntheticSource("eval", num_images=3, image_size=64))
+    annotations = source.annotations()
+    evaluator = ClassificationEvaluator(annotations)
+    probabilities = np.full((len(annotations), 6), 0.1)
+    probabilities[:, 0] = 0.5  # every image is of the first class
+    evaluator.update(probabilities, np.arange(len(annotations)))
+    config = tiny_config(task="classification")
+    rows = [train_row(10, 3.0), {"split": "eval", "step": 10, "epoch": 1, "top1": 0.5, "top5": 1}]
+    history = tmp_path / "metrics.jsonl"
+    history.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    image = np.zeros((2, 64, 64, 3), np.uint8)
+    batch = {"image": image, "labels": np.array([0, 5]), "index": np.array([0, 1])}
+    write_first_batch(tmp_path / "report" / "first_batch.png", batch, config)
+    about = {"config": config, "step": 10}
+    *pictures, path = report_run(tmp_path, evaluator.compute(), source, history, **about)
+    names = ["losses.png", "accuracy.png", "confusion.png", "predictions.jpg"]
+    assert [picture.name for picture in pictures] == names
+    page = Page(path)
+    assert page.headings == [
+        *("Training", "First batch", "Which class is taken for which", "Confidently wrong"),
+        "Predictions",
     ]
-    assert printed(ap_table(make_evaluation([0.3])))[0] == ["voc07"]
-
-
-def test_protocol_table_has_every_mean():
-    parts = {"AP50": 0.5, "AP75": 0.25, "AP_small": math.nan, "AR1": 0.75}
-    coco = make_evaluation([0.4])
-    coco.parts.update(parts)
-    lines = printed(protocol_table({"voc10": make_evaluation([0.3, 0.7251]), "coco": coco}))
-    assert lines[0] == ["voc10", "coco", "AP50", "AP75", "small"]
-    assert lines[2] == ["51.3", "40.0", "50.0", "25.0", "-"]
+    wrong = int(np.sum(annotations.labels != 0))
+    assert page.text.count(f"{annotations.class_names[0]} 0.50, labelled") == min(wrong, 8) > 0

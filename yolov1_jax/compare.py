@@ -11,21 +11,20 @@ detections (evaluate --detections=... --output=other.json). A run shows the eval
   written the detections (pip install "yolov1_jax[errors]")
 - the spread of runs that differ in nothing but the seed, and which differences are larger
 
-The last table has the settings in which the runs differ. --output writes compare.md, compare.png.
+The last table has the settings in which the runs differ. --output writes compare.md, and the mAP
+by epoch as compare.png.
 """
 
-import dataclasses
-import importlib.resources
 import json
 import math
 import pathlib
 import statistics
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.markdown import Markdown
 
@@ -37,29 +36,28 @@ from yolov1_jax.evaluation.evaluator import PROTOCOLS
 from yolov1_jax.evaluation.results_files import read_results
 from yolov1_jax.training import run_folder
 from yolov1_jax.training.metrics import read_metrics
-from yolov1_jax.visualization.comparison import comparison_figure
+from yolov1_jax.visualization.plots import curves_figure
+from yolov1_jax.visualization.report import read_published
 
 FLAGS = flags.FlagValues()
 _STEP = flags.DEFINE_string("step", "best", "of runs: best, latest or a number", flag_values=FLAGS)
 _PUBLISHED = flags.DEFINE_list("published", [], "published results, or all", flag_values=FLAGS)
 _OUTPUT = flags.DEFINE_string("output", None, "folder to write to", flag_values=FLAGS)
 
-# "mAP", "ap" by class, COCO's "AP50" ..., "by_epoch": (epoch, mAP); fractions, or None.
-Numbers = Mapping[str, Any]
+# "mAP", "ap" by class, COCO's "AP50" ..., "by_epoch": [(epoch, mAP)]; fractions, or None.
+Numbers = dict[str, Any]
 _NOT_SETTINGS = ("seed", "device", "images/s in training")  # of a group of seeds
 _PARTS = ("AP50", "AP75", "AP_small", "AP_medium", "AP_large")  # of coco, beside its mAP
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluationSet:
-    """The data that a number was measured on; equal if the key is."""
+class Measured(NamedTuple):
+    """One evaluation."""
 
-    key: str  # the fingerprint of the annotations; the title if the result names none
-    title: str = dataclasses.field(compare=False)  # "VOC2007 test, 4,952 images, ..."
-
-
-Scores = dict[tuple[EvaluationSet, str], Numbers]  # by evaluation set and protocol
-Files = dict[EvaluationSet, pathlib.Path]  # of detections
+    key: str  # of the data: the fingerprint of the annotations, or the title if there is none
+    title: str  # of the data: "VOC2007 test, 4,952 images, ..."
+    protocols: Mapping[str, Numbers]
+    detections: pathlib.Path | None = None
+    selected: bool = False  # the step had the best mAP of several, on these data
 
 
 class Entry(NamedTuple):
@@ -67,10 +65,11 @@ class Entry(NamedTuple):
 
     name: str
     about: str  # one line: which step, or where the numbers are from
-    scores: Scores
+    measured: Sequence[Measured]  # of equal data and protocol, the first one counts
     settings: Mapping[str, Any] = {}  # of a run, by flat key
-    files: Mapping[EvaluationSet, pathlib.Path] = {}  # of its detections
-    selected_on: EvaluationSet | None = None  # where its step had the best mAP of several
+
+    def on(self, key: str) -> list[Measured]:
+        return [one for one in self.measured if one.key == key]
 
 
 def read_entries(paths: Sequence[str], *, step: str, published: Sequence[str]) -> list[Entry]:
@@ -81,8 +80,7 @@ def read_entries(paths: Sequence[str], *, step: str, published: Sequence[str]) -
             entry = _read_run(path, step)
         elif result := _read_result(path):
             about = "; ".join([str(path), *result.get("notes", ())])
-            scores, files = _measured(path, result)
-            entry = Entry(path.stem, about, scores, files=files)
+            entry = Entry(path.stem, about, [_measured(path, result)])
         else:
             raise UserError(
                 f"expected a run folder or a JSON file of evaluate, found {path}: correct the "
@@ -91,7 +89,7 @@ def read_entries(paths: Sequence[str], *, step: str, published: Sequence[str]) -
         if any(entry.name == other.name for other in entries):
             entry = entry._replace(name=str(path))
         entries.append(entry)
-    entries += _read_published(published, {data for entry in entries for data, _ in entry.scores})
+    entries += _read_published(published, entries)
     if not entries:
         raise UserError("expected something to compare, found nothing: give run folders")
     return entries
@@ -101,7 +99,7 @@ def _read_result(path: pathlib.Path) -> dict[str, Any] | None:
     """None if it is not the result of an evaluation."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return None
     parts = {"mAP", "protocols", "evaluation_set"}
     return result if isinstance(result, dict) and parts <= result.keys() else None
@@ -118,98 +116,89 @@ def _read_run(workdir: pathlib.Path, step: str) -> Entry:
         **{f"versions.{name}": version for name, version in about.get("versions", {}).items()},
     }
     name = workdir.resolve().name
-    paths = sorted((workdir / "eval").glob("*.json"), key=lambda path: (len(path.name), path))
-    read = {path: _read_result(path) for path in paths}
-    results = {path: one for path, one in read.items() if one and one["step"] is not None}
-    if not results:
-        return Entry(name, "not evaluated, as a detector", {}, settings)
-
     # Results on other data or by another protocol have it in their names, which are longer.
-    own = {one["step"]: one for path, one in results.items() if path.stem.isdecimal()}
-    steps = sorted({one["step"] for one in results.values()})
-    mean_aps = {number: own[number]["mAP"] or 0.0 for number in steps if number in own}
-    best = max(mean_aps or steps, key=lambda number: mean_aps.get(number, number))
+    paths = sorted((workdir / "eval").glob("*.json"), key=lambda path: (len(path.name), path))
+    read = [(path, one) for path in paths if (one := _read_result(path))]
+    results = [(path, one) for path, one in read if one["step"] is not None]
+    if not results:
+        return Entry(name, "not evaluated, as a detector", [], settings)
+
+    steps = sorted({one["step"] for _, one in results})
+    own = {one["step"]: one for path, one in results if path.stem.isdecimal()}
+    best = max(own or steps, key=lambda number: own[number]["mAP"] or 0.0 if own else number)
     named = {"best": best, "latest": steps[-1]} | {str(number): number for number in steps}
     if step not in named:
         raise UserError(f"expected a --step that {workdir} has evaluated, {steps}, got {step}")
-    chosen = named[step]
-    rows = [row for row in history if row["split"] == "eval" and row.get("mAP") is not None]
-    noted = {row["step"]: row["mAP"] for row in rows}.get(chosen, -1.0)
-    # If the mAP is another one than in training, the files of the evaluation set have changed.
-    if abs(mean_aps.get(chosen, 2.0) - noted) < 1e-3:
-        numbers = own[chosen]["protocols"][own[chosen]["protocol"]]
-        numbers["by_epoch"] = [(row["epoch"], row["mAP"]) for row in rows]
-    scores: Scores = {}
-    files: Files = {}
-    for path, one in results.items():
-        if one["step"] == chosen:
-            more_scores, more_files = _measured(path, one)
-            scores = {**scores, **more_scores, **scores}  # the first of equals
-            files = more_files | files
-    selected = step == "best" and len(own) > 1
-    selected_on = _set_of(own[best]["evaluation_set"]) if selected else None
-    about = f"step {chosen:,} ({step}) of {len(steps)} evaluated"
-    return Entry(name, about, scores, settings, files, selected_on)
+    measured = [_measured(path, one) for path, one in results if one["step"] == named[step]]
+    epochs = {row["step"]: row["epoch"] for row in history}
+    for protocol, numbers in measured[0].protocols.items():
+        numbers["by_epoch"] = [
+            (epochs[number], mean_ap)
+            for number, one in own.items()
+            if one["evaluation_set"].get("fingerprint") == measured[0].key and number in epochs
+            if (mean_ap := one["protocols"].get(protocol, {}).get("mAP")) is not None
+        ]
+    measured[0] = measured[0]._replace(selected=step == "best" and len(own) > 1)
+    about = f"step {named[step]:,} ({step}) of {len(steps)} evaluated"
+    return Entry(name, about, measured, settings)
 
 
-def _measured(path: pathlib.Path, result: Mapping[str, Any]) -> tuple[Scores, Files]:
-    """The scores of a result, and where its detections are: what was evaluated, or beside it."""
-    data = _set_of(result["evaluation_set"])
+def _measured(path: pathlib.Path, result: Mapping[str, Any]) -> Measured:
+    """A result, and where its detections are: what was evaluated, or beside it."""
     found = pathlib.Path(result.get("detections", path.with_suffix("") / "detections.json"))
-    scores = {(data, name): one for name, one in result["protocols"].items()}
-    return scores, {data: found} if found.exists() else {}
+    title = _title(result["evaluation_set"])
+    key = result["evaluation_set"].get("fingerprint", title)
+    return Measured(key, title, result["protocols"], found if found.exists() else None)
 
 
-def _set_of(about: Mapping[str, Any]) -> EvaluationSet:
+def _title(about: Mapping[str, Any]) -> str:
     names = []
     for split in about["splits"]:
         data, _, part = split.replace("voc/", "VOC").partition(":")
         part = {"train+validation": "trainval", "validation": "val"}.get(part, part)
         names.append(f"{'synthetic ' * (about.get('source') == 'synthetic')}{data} {part}".strip())
-    counts = {"images": "num_images", "objects": "num_objects", "difficult": "num_difficult"}
-    parts = [f"{about[key]:,} {noun}" for noun, key in counts.items() if key in about]
-    title = ", ".join([" + ".join(names), *parts])
-    return EvaluationSet(about.get("fingerprint") or title, title)
+    counts = (f"{about[f'num_{noun}']:,} {noun}" for noun in ("images", "objects", "difficult"))
+    return ", ".join([" + ".join(names), *counts])
 
 
-def _read_published(names: Sequence[str], measured: set[EvaluationSet]) -> list[Entry]:
-    """`measured`: evaluation sets, which published ones join by title: they have no fingerprint."""
-    file = importlib.resources.files("yolov1_jax") / "published.toml"
-    content = tomllib.loads(file.read_text(encoding="utf-8"))
+def _read_published(names: Sequence[str], entries: Sequence[Entry]) -> list[Entry]:
+    """On the data of `entries` that have the same title: published data have no fingerprint."""
+    content = read_published()
     known = {row["name"]: row for row in content["entry"]}
-    own = _set_of(content["data"])
-    same = [data for data in measured if data.title == own.title]
-    data = same[0] if len(same) == 1 else own
-    entries = []
+    title = _title(content["data"])
+    same = {one.key for entry in entries for one in entry.measured if one.title == title}
+    key = same.pop() if len(same) == 1 else title
+    published = []
     for name in known if "all" in names else names:
         if name not in known:
             raise UserError(f"expected --published=all or some of {[*known]}, got {name}")
         row = known[name]
-        selected_on = data if row.get("selected_on_test") else None
-        scores: Scores = {(data, row["protocol"]): row}
-        entries.append(Entry(name, row["about"], scores, selected_on=selected_on))
-    return entries
+        numbers, selected = {row["protocol"]: row}, row.get("selected_on_test", False)
+        measured = [Measured(key, title, numbers, selected=selected)]
+        published.append(Entry(name, row["about"], measured))
+    return published
 
 
 def page_of(entries: Sequence[Entry]) -> str:
     """All tables as Markdown."""
     parts = [_table(["name", "what"], [[entry.name, entry.about] for entry in entries], ":---")]
-    for data in dict.fromkeys(data for entry in entries for data, _ in entry.scores):
-        scores = _by_protocol(entries, data)
-        here = [entry for entry in entries if any(entry.name in one for one in scores.values())]
-        columns = {"": [entry.name + " †" * (entry.selected_on == data) for entry in here]}
+    for key, scores in _by_data(entries).items():
+        here = [entry for entry in entries if entry.on(key)]
+        marks = [" †" * any(one.selected for one in entry.on(key)) for entry in here]
+        columns = {"": [entry.name + mark for entry, mark in zip(here, marks, strict=True)]}
         for protocol, by_name in scores.items():
             found = [by_name.get(entry.name, {}) for entry in here]
-            for key in ("mAP", *_PARTS):
-                if any(key in one for one in found):
-                    name = protocol if key == "mAP" else key.removeprefix("AP_")
-                    columns[name] = _percents([one.get(key) for one in found])
-        known = f", fingerprint {data.key[:8]}" if data.key != data.title else ""
-        parts.append(f"## mAP (%) on {data.title}{known}")
+            for part in ("mAP", *_PARTS):
+                if any(part in one for one in found):
+                    name = protocol if part == "mAP" else part.removeprefix("AP_")
+                    columns[name] = _percents([one.get(part) for one in found])
+        title = _title_of(here, key)
+        known = f", fingerprint {key[:8]}" if key != title else ""
+        parts.append(f"## mAP (%) on {title}{known}")
         parts.append(_table([*columns], [*zip(*columns.values(), strict=True)]))
-        if any(entry.selected_on == data for entry in entries):
+        if any(marks):
             parts.append("† The step was selected by its mAP on this very data.")
-        parts += [*_difference_parts(here, data), *_seed_parts(here, scores)]
+        parts += [*_difference_parts(here, key), *_seed_parts(here, scores)]
         for protocol, by_name in scores.items():
             aps = {name: score["ap"] for name, score in by_name.items() if score.get("ap")}
             labels = dict.fromkeys(label for ap in aps.values() for label in ap)
@@ -226,16 +215,19 @@ def page_of(entries: Sequence[Entry]) -> str:
     return "\n\n".join(parts)
 
 
-def _difference_parts(entries: Sequence[Entry], data: EvaluationSet) -> list[str]:
+def _difference_parts(entries: Sequence[Entry], key: str) -> list[str]:
     """The difference of each entry from the first, by COCO's rules, where detections are there."""
-    paths = {entry.name: entry.files[data] for entry in entries if data in entry.files}
+    paths = {
+        entry.name: one.detections
+        for entry in entries
+        for one in entry.on(key)[::-1]  # the first one stays
+        if one.detections
+    }
     missing = [entry.name for entry in entries if entry.settings and entry.name not in paths]
+    note = "No difference without detections, which `yolov1 evaluate` writes:"
+    parts = [f"{note} {', '.join(missing)}."] if missing and len(entries) > 1 else []
     truths = [path.with_name("annotations.json") for path in paths.values()]
     truths = [path for path in truths if path.exists()]
-    note = (
-        f"No difference without detections, which `yolov1 evaluate` writes: {', '.join(missing)}."
-    )
-    parts = [note] if missing and len(entries) > 1 else []
     if len(paths) < 2 or not truths:
         return parts
     if not is_installed():
@@ -260,33 +252,43 @@ def _seed_parts(entries: Sequence[Entry], scores: Mapping[str, Mapping[str, Numb
         if entry.settings and (mean_ap := by_name.get(entry.name, {}).get("mAP")) is not None:
             config = {key: one for key, one in entry.settings.items() if key not in _NOT_SETTINGS}
             groups.setdefault(repr(config), {})[entry.name] = 100 * mean_ap
-    values = [[*group.values()] for group in groups.values()]
-    repeated = [one for one in values if len(one) > 1]
-    if not repeated:
+    means = [statistics.mean(group.values()) for group in groups.values()]
+    rest = [
+        value - mean
+        for group, mean in zip(groups.values(), means, strict=True)
+        for value in group.values()
+    ]
+    if len(rest) == len(groups):  # one seed of each
         return []
-    squares = sum((len(one) - 1) * statistics.variance(one) for one in repeated)
-    spread = math.sqrt(squares / sum(len(one) - 1 for one in repeated))
-    rows = []
-    for names, one in zip(groups.values(), values, strict=True):
-        mean = statistics.mean(one)
-        change = mean - statistics.mean(values[0])
-        chance = 2 * spread * math.sqrt(1 / len(one) + 1 / len(values[0]))
+    spread = math.hypot(*rest) / math.sqrt(len(rest) - len(groups))
+    rows, first = [], len(next(iter(groups.values())))
+    for names, mean in zip(groups.values(), means, strict=True):
+        change = mean - means[0]
+        chance = 2 * spread * math.sqrt(1 / len(names) + 1 / first)
         verdict = "within" if abs(change) <= chance else "more than"
-        rows.append([", ".join(names), str(len(one)), f"{mean:.1f}", f"{change:+.1f}", verdict])
+        rows.append([", ".join(names), str(len(names)), f"{mean:.1f}", f"{change:+.1f}", verdict])
     return [
         f"### Seeds: mAP (%), {protocol}; standard deviation {spread:.1f} from seed to seed",
         _table(["runs", "seeds", "mean", "difference", "the spread of seeds"], rows),
     ]
 
 
-def _by_protocol(entries: Sequence[Entry], data: EvaluationSet) -> dict[str, dict[str, Numbers]]:
-    """The scores on an evaluation set by protocol (ours first, in their usual order) and name."""
-    found: dict[str, dict[str, Numbers]] = {}
+def _by_data(entries: Sequence[Entry]) -> dict[str, dict[str, dict[str, Numbers]]]:
+    """The scores by data, protocol (ours first, in their usual order) and name."""
+    found: dict[str, dict[str, dict[str, Numbers]]] = {}
     for entry in entries:
-        for (other, protocol), numbers in entry.scores.items():
-            if other == data:
-                found.setdefault(protocol, {})[entry.name] = numbers
-    return {protocol: found[protocol] for protocol in sorted(found, key=(*PROTOCOLS, *found).index)}
+        for one in entry.measured:
+            for protocol, numbers in one.protocols.items():
+                by_name = found.setdefault(one.key, {}).setdefault(protocol, {})
+                by_name.setdefault(entry.name, numbers)
+    return {
+        key: {protocol: one[protocol] for protocol in sorted(one, key=(*PROTOCOLS, *one).index)}
+        for key, one in found.items()
+    }
+
+
+def _title_of(entries: Sequence[Entry], key: str) -> str:
+    return next(one.title for entry in entries for one in entry.on(key))
 
 
 def _percents(values: Sequence[float | None]) -> list[str]:
@@ -304,26 +306,30 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str = "---
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _picture(entries: Sequence[Entry]) -> Figure | None:
+    """The mAP by epoch, on the data and by the protocol that the most entries have it of."""
+    most: dict[str, Any] = {}
+    for key, scores in _by_data(entries).items():
+        for protocol, by_name in scores.items():
+            curves = {name: one["by_epoch"] for name, one in by_name.items() if one.get("by_epoch")}
+            if len(curves) > len(most):
+                most, title = curves, f"mAP (%), {protocol}, {_title_of(entries, key)}"
+    return curves_figure(title, most) if most else None
+
+
 def run(arguments: list[str]) -> None:
     """Prints and writes the comparison of `arguments`, see `read_entries`."""
     entries = read_entries(arguments, step=_STEP.value, published=_PUBLISHED.value)
     page = page_of(entries)
     Console().print(Markdown(page))
-    if _OUTPUT.value is None:
-        return
-    output = local_path(_OUTPUT.value)
-    # The picture is of the evaluation set and the protocol that most entries share.
-    places = [place for entry in entries for place, one in entry.scores.items() if one.get("ap")]
-    if places:
-        data = max(places, key=places.count)[0]
-        scores = _by_protocol(entries, data)
-        protocol = max(scores, key=lambda name: sum("ap" in one for one in scores[name].values()))
-        figure = comparison_figure(data.title, [one.name for one in entries], scores, protocol)
-        with run_folder.replacing(output / "compare.png") as temporary:
-            figure.savefig(temporary)
-        page = f"![mAP by epoch, and AP by class](compare.png)\n\n{page}"
-    run_folder.write_text(output / "compare.md", f"# Comparison\n\n{page}\n")
-    print(f"written to {output}")
+    if _OUTPUT.value is not None:
+        output = local_path(_OUTPUT.value)
+        if figure := _picture(entries):
+            with run_folder.replacing(output / "compare.png") as temporary:
+                figure.savefig(temporary)
+            page = f"![mAP by epoch](compare.png)\n\n{page}"
+        run_folder.write_text(output / "compare.md", f"# Comparison\n\n{page}\n")
+        print(f"written to {output}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -47,9 +47,9 @@ from yolov1_jax.evaluation.errors import check_installed, find_errors
 from yolov1_jax.evaluation.evaluator import PROTOCOLS, Result, evaluate_detections
 from yolov1_jax.evaluation.results_files import FORMATS, read_results, results_files
 from yolov1_jax.training import build, cpu, run_folder
-from yolov1_jax.visualization.classification import report_run, result_table
 from yolov1_jax.visualization.draw import DRAWN_SCORE
-from yolov1_jax.visualization.report import error_summary, protocol_table
+from yolov1_jax.visualization.report import report_run
+from yolov1_jax.visualization.tables import error_summary, protocol_table, result_table
 
 FLAGS = flags.FlagValues()
 _string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
@@ -95,6 +95,8 @@ def _evaluate_run(workdir: pathlib.Path) -> None:
     restored = build.restore_run(workdir, _STEP.value)
     step = restored.step
     config = _with_flags(restored.setup.config)
+    if _ERRORS.value and config.task != "detection":
+        raise UserError("--errors sorts detections, and this run classifies images: leave it out")
     splits = configs.split_list(config.data.eval)
     protocol = _PROTOCOL.value or config.eval.protocol
     name = str(step)

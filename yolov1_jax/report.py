@@ -18,7 +18,7 @@ from yolov1_jax.config import UserError, local_path
 from yolov1_jax.evaluate import evaluate_step
 from yolov1_jax.evaluation.evaluator import PROTOCOLS
 from yolov1_jax.training import build, cpu, run_folder
-from yolov1_jax.visualization.classification import report_run
+from yolov1_jax.visualization.report import report_run
 
 FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string("workdir", None, "run folder", flag_values=FLAGS)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from yolov1_jax.data.dataset import Annotations
-from yolov1_jax.evaluation.evaluator import Evaluator, Result
+from yolov1_jax.evaluation.evaluator import Evaluator, Result, mean_losses
 from yolov1_jax.yolo.detections import Detections
 
 
@@ -95,9 +95,7 @@ class ClassificationEvaluator:
     def compute(self) -> Accuracy:
         """Evaluates; every image of the annotations must have been in a batch."""
         detections = [self._found[image] for image in range(len(self._annotations))]
-        means = {name: float(np.mean(np.concatenate(one))) for name, one in self._losses.items()}
-        losses = {name: one for name, one in means.items() if np.isfinite(one)}  # as JSON has them
-        return Accuracy(self._ranks, detections, self._annotations, losses)
+        return Accuracy(self._ranks, detections, self._annotations, mean_losses(self._losses))
 
 
 # By config.task.

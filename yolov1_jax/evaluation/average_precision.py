@@ -56,7 +56,6 @@ def evaluate_voc(
     detections: Sequence[Detections],
     annotations: Annotations,
     *,
-    iou_threshold: float = 0.5,
     file_order: Sequence[np.ndarray] | None = None,
 ) -> dict[str, Evaluation]:
     """The official evaluation, by both rules: "voc07" (11 points) and "voc10" (area, since 2010).
@@ -66,7 +65,6 @@ def evaluate_voc(
 
     Args:
       detections: of each image, in the order of the annotations.
-      iou_threshold: the overlap from which (>=) a detection finds an object.
       file_order: int [d] of each image, the line of each detection in its file; it decides between
         equal scores of all images, as in the development kit. None: the given order.
     """
@@ -83,7 +81,7 @@ def evaluate_voc(
         best, overlap = most_overlapped(
             found.boxes_xyxy[rows], image[rows], object_boxes, object_image, inclusive_overlap
         )
-        enough = overlap >= iou_threshold
+        enough = overlap >= 0.5
         ignored = enough & np.append(difficult, False)[best]  # `best` may be -1
         finds = np.flatnonzero(enough & ~ignored)
         _, first = np.unique(best[finds], return_index=True)  # detection of each object

@@ -5,7 +5,8 @@ as COCO does, at an IoU of 0.5, so its AP is the AP50 of our protocol `coco`. Th
 and what mending them is worth are those of TIDE (Bolya et al. 2020).
 """
 
-import importlib.util
+import importlib.metadata
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,14 +30,23 @@ KINDS = {
 
 
 def is_installed() -> bool:
-    return importlib.util.find_spec("hotcoco") is not None
+    return [int(number) for number in re.findall(r"\d+", _version())[:2]] >= [1, 3]
 
 
 def check_installed() -> None:
     if not is_installed():
         raise UserError(
-            'expected hotcoco, found it is not installed: pip install "yolov1_jax[errors]"'
+            f"expected hotcoco 1.3 or later, found {_version() or 'none'}: "
+            'pip install "yolov1_jax[errors]"'
         )
+
+
+def _version() -> str:
+    """Of hotcoco; empty if it is not installed."""
+    try:
+        return importlib.metadata.version("hotcoco")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def find_errors(result: Result, score_threshold: float) -> dict[str, Any]:

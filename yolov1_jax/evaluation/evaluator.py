@@ -165,11 +165,16 @@ class Evaluator:
             boxes, confidence, scores = map(np.stack, zip(*rows, strict=True))
             boxes = decode_boxes(boxes, xy_unit=self._select_options["xy_unit"])
             evaluations["reference"] = evaluate_reference(boxes, confidence, scores, annotations)
-        means = {name: float(np.mean(np.concatenate(one))) for name, one in self._losses.items()}
-        losses = {name: one for name, one in means.items() if np.isfinite(one)}  # as JSON has them
+        losses = mean_losses(self._losses)
         return Result(
             self._protocol, evaluations, detections, annotations, losses, self._predictions
         )
+
+
+def mean_losses(losses: Mapping[str, Sequence[np.ndarray]]) -> dict[str, float]:
+    """Means of losses, batches of [B] each; without those that are not finite, as JSON has them."""
+    means = {name: float(np.mean(np.concatenate(one))) for name, one in losses.items()}
+    return {name: one for name, one in means.items() if math.isfinite(one)}
 
 
 def evaluate_detections(

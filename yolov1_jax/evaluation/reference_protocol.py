@@ -26,8 +26,6 @@ Frame: pixels of the network input, 448 x 448. Axes: N images, S grid side, K bo
 classes, D detections, T objects in the grid.
 """
 
-import dataclasses
-
 import numpy as np
 
 from yolov1_jax.data.dataset import Annotations
@@ -47,32 +45,24 @@ INPUT_SIZE = 448
 SCORE_THRESHOLD, NMS_IOU_THRESHOLD, MATCH_IOU_THRESHOLD = 0.3, 0.5, 0.5
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ReferenceEvaluation(Evaluation):
-    """The result and its detections."""
-
-    detections: Detections  # of all images, by image; pixels of the network input
-    box_index: np.ndarray  # int [D, 3], the network's box: image, cell (row * S + column), box
-
-
 def evaluate_reference(
     boxes_cxcywh: np.ndarray,
     confidence: np.ndarray,
     class_scores: np.ndarray,
     annotations: Annotations,
-) -> ReferenceEvaluation:
+) -> Evaluation:
     """Evaluates the network's output by the steps above.
 
     Args:
       boxes_cxcywh: [N, S, S, K, 4], decoded, in [0, 1] of the image; not clipped.
       confidence, class_scores: [N, S, S, K], [N, S, S, C].
     """
-    found, box_index = _detect(boxes_cxcywh, confidence, class_scores)
+    images, found = detect(boxes_cxcywh, confidence, class_scores)
     object_image, object_boxes, object_labels = grid_objects(annotations, class_scores.shape[1])
     classes = {}
     for label, name in enumerate(annotations.class_names):
         rows, objects = found.labels == label, object_labels == label
-        scores, image, boxes = found.scores[rows], box_index[rows, 0], found.boxes_xyxy[rows]
+        scores, image, boxes = found.scores[rows], images[rows], found.boxes_xyxy[rows]
         best, iou = most_overlapped(
             boxes, image, object_boxes[objects] * INPUT_SIZE, object_image[objects], iou_xyxy
         )
@@ -87,13 +77,8 @@ def evaluate_reference(
         recall, precision = recall_and_precision(true_positive, counted, num_objects)
         ap = average_precision_trapezoid(recall, precision) if num_objects else 0.0
         classes[name] = ClassEvaluation(ap, recall, precision, num_objects, len(scores))
-    return ReferenceEvaluation(
-        protocol="reference",
-        classes=classes,
-        mean_ap=float(np.mean([one.ap for one in classes.values()])),
-        detections=found,
-        box_index=box_index,
-    )
+    mean_ap = float(np.mean([one.ap for one in classes.values()]))
+    return Evaluation(protocol="reference", classes=classes, mean_ap=mean_ap)
 
 
 def grid_objects(
@@ -116,10 +101,10 @@ def grid_objects(
     return cell // grid_size**2, boxes_xyxy[last], label
 
 
-def _detect(
+def detect(
     boxes_cxcywh: np.ndarray, confidence: np.ndarray, class_scores: np.ndarray
-) -> tuple[Detections, np.ndarray]:
-    """Steps 2 and 3: `detections` and `box_index` of the result."""
+) -> tuple[np.ndarray, Detections]:
+    """Steps 2 and 3: the image of each detection, int [D], and all D, in pixels of the input."""
     products = box_order(confidence[..., None] * class_scores[..., None, :])  # [N, K*S*S, C]
     boxes_cxcywh = box_order(boxes_cxcywh) * INPUT_SIZE  # [N, K*S*S, 4]
     boxes_xyxy = cxcywh_to_xyxy(boxes_cxcywh)
@@ -138,10 +123,8 @@ def _detect(
             detected[image, rows[kept]] = True
             # The last box suppresses no other, so it may take part in NMS and be removed here.
             detected[image, of_class[-1]] = False
-    images, places = np.nonzero(detected)
-    box, cell = np.divmod(places, class_scores.shape[1] ** 2)
-    found = Detections(boxes_xyxy[images, places], scores[images, places], labels[images, places])
-    return found, np.stack([images, cell, box], axis=-1)
+    images, _ = np.nonzero(detected)
+    return images, Detections(boxes_xyxy[detected], scores[detected], labels[detected])
 
 
 def average_precision_trapezoid(recall: np.ndarray, precision: np.ndarray) -> float:

@@ -40,9 +40,10 @@ STYLE: dict[str, Any] = {
     "figure.dpi": 130,
     "figure.constrained_layout.use": True,
 }
-LINE_COLOURS = COLOURS[:6]  # of Okabe & Ito
 in_house_style = matplotlib.style.context(["default", STYLE])  # decorates a function
 _NUM_BINS = 40  # of the smooth loss curve
+# With more than MANY classes, a plot by class shows FEW of them, and says so.
+MANY, FEW = 100, 30
 
 
 @in_house_style
@@ -59,7 +60,7 @@ def loss_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
     axes, rate_axes = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     axes.set_title("Loss in training, and dashed on the evaluation set")
     terms = sorted(key for key in keys if key != "loss")
-    colours = {"loss": INK, **dict(zip(terms, itertools.cycle(LINE_COLOURS), strict=False))}
+    colours = {"loss": INK, **dict(zip(terms, itertools.cycle(COLOURS), strict=False))}
     smooth = {key: _binned(line) for key, line in lines.items()}
     # In the order of the last values, which is the order of the lines at the right edge.
     for key, (epochs, values) in sorted(smooth.items(), key=lambda item: -item[1][1][-1]):
@@ -70,31 +71,48 @@ def loss_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
         axes.plot(*evaluated, "--o", color=colours[key], linewidth=0.7 * width, markersize=3)
     rate_axes.plot(*_by_epoch(history, "train", "learning_rate"), color=INK)
     rate_axes.set(xlabel="epoch", ylabel="learning rate", ylim=(0, None))
-    axes.set_yscale("log", nonpositive="mask")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    if terms:  # of different sizes
+        axes.set_yscale("log", nonpositive="mask")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlim(0, max(epochs[-1] for epochs, _ in lines.values()))
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
 @in_house_style
-def mean_ap_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """mAP by epoch with the best one marked; None if `history` has no evaluation."""
+def score_figure(history: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """mAP, or top-1 and top-5, by epoch; the best is marked. None without an evaluation."""
     # A run that was continued with another protocol shows the last one only.
     protocol = [row.get("protocol") for row in history if row["split"] == "eval"][-1:]
     history = [row for row in history if [row.get("protocol")] == protocol]
-    epochs, values = _by_epoch(history, "eval", "mAP") * [[1], [100]]
-    if not len(epochs):
+    lines = {key: _by_epoch(history, "eval", key) for key in ("mAP", "top1", "top5")}
+    lines = {key: line for key, line in lines.items() if line.size}
+    if not lines:
         return None
-    figure = Figure(figsize=(8, 4))
-    axes = figure.add_subplot(title=f"mAP (%), {protocol[0]}", xlabel="epoch")
-    axes.plot(epochs, values, "-o", color=COLOURS[0], linewidth=2, markersize=4)
-    best = epochs[values.argmax()], values.max()
-    axes.plot(*best, "o", color=COLOURS[1], markersize=9)
-    style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "color": COLOURS[1]}
-    axes.annotate(f"{best[1]:.1f}", best, (0, 9), **style)
-    axes.set(xlim=(0, None), ylim=(0, 1.15 * max(best[1], 5)))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=epochs[-1] >= 4))
+    title = f"mAP (%), {protocol[0]}" if "mAP" in lines else "Accuracy (%)"
+    figure = curves_figure(title, {key: line.T for key, line in lines.items()})
+    epochs, values = next(iter(lines.values()))
+    best = epochs[values.argmax()], 100 * values.max()
+    colour = INK if len(lines) > 1 else COLOURS[1]
+    figure.axes[0].plot(*best, "o", color=colour, markersize=9)
+    style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "color": colour}
+    figure.axes[0].annotate(f"{best[1]:.1f}", best, (0, 9), **style)
+    return figure
+
+
+@in_house_style
+def curves_figure(title: str, curves: Mapping[str, Any]) -> Figure:
+    """Curves in percent by their names; a point is (epoch, fraction)."""
+    lines = {name: np.transpose(points) * [[1], [100]] for name, points in curves.items()}
+    figure, shown = Figure(figsize=(8, 4)), use_fonts_of(curves)
+    axes = figure.add_subplot(title=title, xlabel="epoch")
+    for (name, line), colour in zip(lines.items(), itertools.cycle(COLOURS), strict=False):
+        axes.plot(*line, "-o", color=colour, linewidth=2, markersize=4, label=shown[name])
+    last, highest = np.max([line.max(axis=1) for line in lines.values()], axis=0)
+    axes.set(xlim=(0, None), ylim=(0, 1.15 * max(highest, 5)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=last >= 4))
+    if len(lines) > 1:
+        axes.legend()
     return figure
 
 
@@ -108,8 +126,12 @@ def ap_figure(
     """
     classes = enumerate(evaluation.classes.items())
     ranked = sorted(classes, key=lambda item: -np.nan_to_num(item[1][1].ap, nan=-1))
+    few = ""
+    if len(ranked) > MANY:
+        ranked = [item for item in ranked if item[1][1].num_objects][-FEW:]
+        few = f"\nthe {len(ranked)} worst of {len(evaluation.classes):,} classes"
     figure = Figure(figsize=(8, 1.3 + 0.26 * len(ranked)))
-    set_title(figure, f"AP by class (%), {evaluation.protocol}, and number of objects")
+    set_title(figure, f"AP by class (%), {evaluation.protocol}, and number of objects{few}")
     shown, mean = use_fonts_of(evaluation.classes), 100 * evaluation.mean_ap
     axes = figure.add_subplot()
     _draw_bars(
@@ -148,12 +170,16 @@ def precision_recall_figure(
     ]
     if not classes:
         return None
+    few = ""
+    if len(classes) > MANY:
+        few = f"\nthe {FEW} of {len(classes):,} classes that have the most objects"
+        classes = sorted(classes, key=lambda item: -item[2].num_objects)[:FEW]
     num_rows = math.ceil(len(classes) / 5)
     num_columns = math.ceil(len(classes) / num_rows)
     side = 2.6 if len(classes) <= 3 else 1.85  # inches
     figure = Figure(figsize=(max(4.5, side * num_columns), 0.9 + side * num_rows))
     dots = "\ndot: the best F1, at this score" if points else ""
-    set_title(figure, f"Precision against recall, and AP (%), {evaluation.protocol}{dots}")
+    set_title(figure, f"Precision against recall, and AP (%), {evaluation.protocol}{dots}{few}")
     shown = use_fonts_of(evaluation.classes)
     panels = figure.subplots(num_rows, num_columns, squeeze=False).flat
     for place, (axes, (label, name, one)) in enumerate(zip(panels, classes, strict=False)):
@@ -169,7 +195,8 @@ def precision_recall_figure(
             x, ha = (x + 0.06, "left") if x < 0.4 else (x - 0.06, "right")
             y, va = (y + 0.05, "bottom") if ha == "left" and y < 0.8 else (y - 0.05, "top")
             axes.text(x, y, text, ha=ha, va=va, fontsize=8)
-        axes.set_title(f"{shortened(shown[name], 16)}  {100 * one.ap:.1f}", fontsize=9)
+        title = f"{shortened(shown[name], 16)}  {100 * one.ap:.1f}"
+        axes.set_title(title, fontsize=9 if len(title) < 24 else 7.5)
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         # Numbers at the left edge, and below the last panel of every column.
         lowest, leftmost = place + num_columns >= len(classes), place % num_columns == 0
@@ -196,22 +223,38 @@ def kinds_figure(errors: Mapping[str, Any]) -> Figure:
 
 
 @in_house_style
-def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
-    """Objects by row, what they were detected as by column, [C + 1, C + 1]; last is background."""
-    counts = np.array(confusion)
-    size = len(counts)
-    side = max(4.2, 1.8 + min(0.36, 14 / size) * size)  # inches
-    figure, shown = Figure(figsize=(side, side)), use_fonts_of(class_names)
-    set_title(figure, "Objects by row, detections by column")
-    axes, font = figure.add_subplot(), 8 if size <= 30 else 5.5
-    texts = [[f"{n / 1000:.0f}k" if n > 9999 else str(n or "") for n in row] for row in confusion]
+def confusion_figure(
+    confusion: Sequence[Sequence[int]] | np.ndarray, class_names: Sequence[str]
+) -> Figure:
+    """How often each class, by row, was taken for each, by column: images to classify, [C, C].
+
+    Or objects to detect, [C + 1, C + 1]; the last row is background, the last column missed.
+    """
+    counts, size = np.array(confusion), len(class_names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # of the row
-    _draw_matrix(axes, shares, texts if size <= 30 else ())
-    names = [shortened(shown[name], 18) for name in class_names]
-    axes.set_xticks(range(size), [*names, "missed"], rotation=90, fontsize=font)
-    axes.set_yticks(range(size), [*names, "background"], fontsize=font)
-    axes.axhline(size - 1.5, color=INK, linewidth=0.8)
-    axes.axvline(size - 1.5, color=INK, linewidth=0.8)
+    shown, few = list(range(len(counts))), ""
+    if size > MANY:
+        wrong = counts[:size, :size] * (1 - np.eye(size, dtype=int))
+        most = np.argsort(-wrong.sum(axis=0) - wrong.sum(axis=1), kind="stable")[:FEW]
+        shown = [*np.sort(most).tolist(), *shown[size:]]
+        few = f"\nthe {FEW} most confused of {size:,} classes"
+    counts, shares = (values[np.ix_(shown, shown)] for values in (counts, shares))
+    number = len(shown)
+    side = max(4.2, 1.8 + min(0.36, 14 / number) * number)  # inches
+    figure = Figure(figsize=(side, side))
+    has_background = shown[-1] == size
+    what = "Objects by row, detections" if has_background else "Classes by row, predictions"
+    set_title(figure, f"{what} by column{few}")
+    axes, is_large = figure.add_subplot(), number > FEW + 1
+    texts = [[f"{n / 1000:.0f}k" if n > 9999 else str(n or "") for n in row] for row in counts]
+    _draw_matrix(axes, shares, () if is_large else texts)
+    printed = use_fonts_of([class_names[i] for i in shown if i < size]).values()
+    names, font = [shortened(name, 18) for name in printed], 5.5 if is_large else 8
+    axes.set_xticks(range(number), [*names, "missed"][:number], rotation=90, fontsize=font)
+    axes.set_yticks(range(number), [*names, "background"][:number], fontsize=font)
+    if has_background:
+        axes.axhline(number - 1.5, color=INK, linewidth=0.8)
+        axes.axvline(number - 1.5, color=INK, linewidth=0.8)
     return figure
 
 
