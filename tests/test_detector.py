@@ -4,7 +4,6 @@ import json
 import pathlib
 import subprocess
 import sys
-import zipfile
 
 import jax
 import numpy as np
@@ -18,8 +17,8 @@ from yolov1_jax.config import UserError
 from yolov1_jax.data.dataset import Annotations, Record
 from yolov1_jax.detector import Detected, Detector, load, metadata_of
 from yolov1_jax.training import run_folder
-from yolov1_jax.training.build import finish_function, restore_run, select_options
-from yolov1_jax.training.step import inference_variables, make_predict_step
+from yolov1_jax.training.build import restore_run, select_options
+from yolov1_jax.training.step import inference_variables
 from yolov1_jax.yolo.decode import detections_from_predictions
 from yolov1_jax.yolo.grid import Predictions
 
@@ -28,11 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    workdir = save_run(tmp_path_factory.mktemp("run"), {10: 0.5, 20: 0.3, 30: None})
-    content = json.loads((workdir / "config.json").read_text())
-    del content["config"]["data"]["images_per_epoch"]  # as in a run older than this key
-    (workdir / "config.json").write_text(json.dumps(content))
-    return workdir
+    return save_run(tmp_path_factory.mktemp("run"), {10: 0.5, 20: 0.3, 30: None})
 
 
 @pytest.fixture(scope="module")
@@ -113,17 +108,6 @@ def test_a_result_knows_its_image_and_the_class_names(detector, tmp_path):
     assert "step 10" in repr(detector)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 90), (333, 500), (17, 3)])
-def test_boxes_are_in_pixels_of_an_image_of_any_size(detector, size):
-    def detect(height, width):
-        image = np.full((height, width, 3), 200, np.uint8)  # the same at any size
-        found = detector(image, score_threshold=0.0)
-        return found._replace(boxes_xyxy=found.boxes_xyxy / [width, height, width, height])
-
-    for one, other in zip(detect(*size), detect(64, 64), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-12)
-
-
 class Photos(list):
     """A source without objects."""
 
@@ -182,7 +166,7 @@ def test_the_threshold_is_that_of_the_call(detector):
 )
 def test_what_is_no_image_is_refused(detector, wrong, message):
     with pytest.raises(UserError, match=message):
-        detector(wrong)
+        detector(wrong, on_unusable=print)  # which is of several images
 
 
 @pytest.mark.parametrize(("step", "number"), [("best", 10), ("latest", 30), (20, 20), ("20", 20)])
@@ -207,35 +191,10 @@ def test_no_run_and_no_checkpoint(tmp_path):
         load(tmp_path)
 
 
-def test_without_an_evaluation_the_best_is_the_latest(tmp_path):
-    save_run(tmp_path, {1: None, 2: None})
-    assert restore_run(tmp_path, "best").step == 2
-
-
 def test_the_package_lists_what_it_has_without_importing_it():
     program = "import sys, yolov1_jax; assert not {'jax', 'numpy', 'flax'} & set(sys.modules)"
     program += "; assert 'load' in dir(yolov1_jax)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
-
-
-def test_an_exported_stablehlo_file_stands_for_its_run(run, detector, tmp_path):
-    pytest.importorskip("flatbuffers")
-    restored = restore_run(run)
-    (batch,) = jax.export.symbolic_shape("batch")
-    predict = make_predict_step(restored.setup.model, finish_function(restored.setup.config))
-    exported = jax.export.export(jax.jit(lambda x: predict(restored.variables, x)._asdict()))(
-        jax.ShapeDtypeStruct((batch, 64, 64, 3), np.uint8)
-    )
-    with zipfile.ZipFile(tmp_path / "run.stablehlo", "w") as archive:
-        archive.writestr("metadata.json", json.dumps(metadata_of(restored)))
-        archive.writestr("network.bin", bytes(exported.serialize()))
-    images = [pixels(20, 30, seed) for seed in range(3)]
-    loaded = yolov1_jax.load(tmp_path / "run.stablehlo")
-    assert repr(loaded) == repr(detector)
-    for one, other in zip(loaded(images), detector(images), strict=True):
-        assert one.size == other.size
-        assert one.names == other.names != []
-        np.testing.assert_allclose(one.boxes_xyxy, other.boxes_xyxy, atol=1e-3)
 
 
 # Two boxes of the same place, as fractions of the image, and one elsewhere.

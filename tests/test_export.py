@@ -8,7 +8,7 @@ import pytest
 from tiny_run import save_run, tiny_config
 
 from yolov1_jax import config as configs
-from yolov1_jax import export, main
+from yolov1_jax import export
 from yolov1_jax.training.build import restore_run
 from yolov1_jax.training.pretrained import load_pretrained
 from yolov1_jax.weights.darknet import read_darknet
@@ -19,12 +19,12 @@ PLAIN = tiny_config(optimizer__ema_decay=0.9)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """One with averaged weights, which it evaluates with, its best at step 10; one with a neck."""
+    """One with averaged weights, its best at step 10; one with a neck that was never evaluated."""
     necked = tiny_config(model__head_neck_channels=256, optimizer__ema_decay=None)
     folder = tmp_path_factory.mktemp("runs")
     return {
         "plain": save_run(folder / "plain", {10: 0.5, 20: 0.3}, PLAIN),
-        "necked": save_run(folder / "necked", {3: None}, necked),
+        "necked": save_run(folder / "necked", {2: None, 3: None}, necked),
     }
 
 
@@ -76,6 +76,9 @@ def test_weights_come_back(runs, tmp_path, name, flags, format_name, step, num_a
         ("--workdir={plain} --output={out} --step=15", "[10, 20]"),
         ("--workdir={plain} --output={out} --format=torchlake", "--format=reference"),
         ("--workdir={necked} --output={out} --format=reference", "--format=torchlake"),
+        ("--workdir={plain} --output={out} --outputs=boxes", "--outputs"),
+        ("--workdir={plain} --output={out} dog.jpg", "dog.jpg"),
+        ("--workdir={plain} --format=tflite", "--batch_size"),
     ],
 )
 def test_mistakes(runs, tmp_path, capsys, arguments, word):
@@ -83,25 +86,6 @@ def test_mistakes(runs, tmp_path, capsys, arguments, word):
     assert export.main(arguments.format(**places).split()) == 2
     assert word in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_a_checkpoint_becomes_a_run(runs, tmp_path):
-    path, workdir = tmp_path / "detector.safetensors", tmp_path / "run"
-    assert export.main([f"--workdir={runs['plain']}", f"--output={path}"]) == 0
-    changes = {"data.train": ("train:8",), "train.batch_size": 4, "train.num_steps": 0}
-    changes |= {"model.pretrained": str(path), "model.pretrained_format": "reference"}
-    default = configs.flatten(configs.shipped_config("quickstart"))
-    config = configs.flatten(PLAIN) | changes
-    start = [f"--config.{key}={value}" for key, value in config.items() if value != default[key]]
-    assert main.main([f"--workdir={workdir}", *start]) == 0
-    assert (workdir / "eval" / "0.json").exists()
-    expected, found = (restore_run(folder).variables for folder in (runs["plain"], workdir))
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
-
-    # The run that has started continues without the file.
-    path.unlink()
-    assert main.main([f"--workdir={workdir}", *start]) == 0
 
 
 def test_a_classifier_goes_with_its_backbone(tmp_path):

@@ -5,16 +5,16 @@ import functools
 import jax
 import numpy as np
 import pytest
+from golden.darknet_cases import RELEASED
 from PIL import Image
 from tiny_run import random_state, save_run, tiny_config
 
 import yolov1_jax
-from yolov1_jax import export
+from yolov1_jax import export, main
 from yolov1_jax.detector import load_exported
 from yolov1_jax.exporting import stablehlo_file
 from yolov1_jax.exporting.comparison import Difference, compare, run_file
 from yolov1_jax.exporting.network import build_network, detections, reference_step
-from yolov1_jax.models.batch_norm import fold_batch_norms
 from yolov1_jax.training.build import RestoredRun, Setup
 from yolov1_jax.training.step import inference_variables
 from yolov1_jax.yolo.nms import select_detections
@@ -24,12 +24,9 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("flatbuffers")
 
 DARKNET = {"image_size": 128, "model__backbone": "fast", "model__norm": "darknet"}
-DARKNET |= {
-    "data__resize": "darknet",
-    "model__prediction": "darknet",
-    "model__head_negative_slope": 0.1,
-}
-DARKNET |= {"eval__clip": "after_nms", "eval__classes_per_box": "all", "model__head_depth": 3}
+DARKNET |= {"data__resize": "darknet", "model__prediction": "darknet", "model__head_depth": 3}
+DARKNET |= {"model__head_negative_slope": 0.1, "eval__clip": "after_nms"}
+DARKNET |= {"eval__classes_per_box": "all"}
 LAYERS = ("convolutional filters=8 size=3 stride=2 pad=1 batch_normalize=1 activation=leaky",)
 LAYERS += ("maxpool size=16 stride=16", "local filters=4 size=1 activation=leaky", "dropout")
 LAYERS += ("connected output=64 activation=linear",)
@@ -99,14 +96,6 @@ def test_float16_halves_the_file_and_batches_may_be_fixed(tmp_path):
         network(images[:3])
 
 
-def test_folding_leaves_a_bias():
-    run, images, _ = made("convolutional")
-    folded = fold_batch_norms(run.setup.model, run.variables, images)
-    assert {*folded["backbone"]["bn1"]} == {"bias"}
-    last = run.variables["params"]["head"]["predict"]  # no BatchNorm behind it
-    np.testing.assert_array_equal(folded["head"]["predict"]["kernel"], last["kernel"])
-
-
 def test_nms_is_that_of_numpy():
     """Ties, a box that is removed and so removes none, and boxes of two classes."""
     rng = np.random.default_rng(1)
@@ -149,17 +138,43 @@ def workdir(tmp_path_factory):
     return save_run(tmp_path_factory.mktemp("run"), {10: 0.5}, config)
 
 
-def test_the_command_writes_a_detector(workdir, tmp_path, capsys):
-    path = tmp_path / "a.onnx"
-    arguments = [f"--workdir={workdir}", f"--output={path}", "--outputs=detections"]
-    assert export.main(arguments) == 0
-    assert "onnx, float32" in capsys.readouterr().out
+@pytest.mark.parametrize("name", ["a.onnx", "a.stablehlo"])
+def test_the_command_writes_a_detector(workdir, tmp_path, capsys, name):
+    path = tmp_path / name
+    assert export.main([f"--workdir={workdir}", f"--output={path}", "--outputs=detections"]) == 0
+    assert f"{path.suffix[1:]}, float32" in capsys.readouterr().out
     image = Image.fromarray(made("layers")[1][0])
     detector, run = yolov1_jax.load(path), yolov1_jax.load(workdir)
     assert repr(detector) == repr(run)
     one, other = (each(image, score_threshold=0.1) for each in (detector, run))
     assert one.names == other.names != []
     np.testing.assert_allclose(one.boxes_xyxy, other.boxes_xyxy, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_trained_darknet_is_what_its_files_hold(tmp_path):
+    cfg = RELEASED.replace("classes=4", "classes=6").replace("output=171", "output=189")
+    (tmp_path / "tiny.cfg").write_text(cfg)
+    data = {"source": "synthetic", "train": "train:8", "eval": "eval:4", "num_workers": 0}
+    flags = [f"--config.data.{key}={value}" for key, value in data.items()]
+    flags += [f"--config=yolov1:{tmp_path}/tiny.cfg", "--config.train.batch_size=4"]
+    run, read = tmp_path / "run", tmp_path / "read"
+    assert main.main([*flags, f"--workdir={run}", "--config.train.num_steps=2"]) == 0
+    files = [tmp_path / f"a.{suffix}" for suffix in ("onnx", "stablehlo", "weights")]
+    for file in files:
+        assert export.main([f"--workdir={run}", f"--output={file}"]) == 0
+    flags += [f"--workdir={read}", f"--config.model.pretrained={files[2]}"]
+    assert main.main([*flags, "--config.train.num_steps=0"]) == 0
+    files.pop().unlink()
+    assert main.main([*flags, "--config.train.num_steps=0"]) == 0  # what has begun needs no file
+
+    image = np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8)
+    expected = yolov1_jax.load(run)(image, score_threshold=0.0)
+    for place in (read, *files):
+        found = yolov1_jax.load(place)(image, score_threshold=0.0)
+        assert found.names == expected.names != []
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+        np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=1e-2)
 
 
 def test_a_file_that_differs_is_not_written(workdir, tmp_path, monkeypatch, capsys):
@@ -172,8 +187,3 @@ def test_a_file_that_differs_is_not_written(workdir, tmp_path, monkeypatch, caps
     assert export.main([f"--workdir={workdir}", f"--output={path}"]) == 1
     assert "not written" in capsys.readouterr().err
     assert not [*path.parent.iterdir()]
-
-
-def test_tflite_has_limits(workdir, tmp_path, capsys):
-    assert export.main([f"--workdir={workdir}", "--format=tflite"]) == 2
-    assert "--batch_size" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from yolov1_jax.detector import Detector, load
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return save_run(tmp_path_factory.mktemp("run"), {1: None, 2: 0.5, 3: 0.25})
+    return save_run(tmp_path_factory.mktemp("run"), {2: 0.5})
 
 
 _load = functools.cache(load)
@@ -66,18 +66,18 @@ def run_predict(workdir, out, *arguments, code=0):
     assert predict.main([f"--workdir={workdir}", f"--output={out}", *map(str, arguments)]) == code
 
 
-def test_images_are_drawn_and_described(run, tmp_path, capsys):
+def test_images_are_drawn_and_described(compiled, tmp_path, capsys):
     photos, out = tmp_path / "photos", tmp_path / "new" / "out"
     turned, plain = save(photos / "a.jpg", (800, 600), 6), save(photos / "sub" / "a.png", (90, 70))
     (photos / "b.jpg").write_bytes(b"")
     (photos / "c.JPG").write_bytes(b"no image at all")
     (photos / "clip.mp4").write_bytes(b"no video")
     before = turned.read_bytes()
-    flags = "--save=drawn,json,crops", "--score_threshold=0.01", "--step=latest"
-    run_predict(run, out, *flags, photos, code=1)  # three are broken
+    flags = "--save=drawn,json,crops", "--score_threshold=0.01"
+    run_predict(compiled, out, *flags, photos, code=1)  # three are broken
 
     rows = json_lines(out / "detections.jsonl")
-    detector = load(run, 3)
+    detector = _load(compiled, "best")
     for row, file, size in zip(rows, (turned, plain), ((600, 800), (90, 70)), strict=True):
         expected = detector(file, score_threshold=0.01)
         assert expected.names
@@ -110,7 +110,7 @@ def test_the_readers_of_data_read_labels_back(compiled, tmp_path, name):
     assert sorted(path.name for path in out.iterdir()) == ["coco.json" if name == "coco" else name]
     shutil.copytree(photos, (out if name == "coco" else out / name) / "images")
     source = open_folder(out, ["all"], data_format=name)
-    found = _load(compiled)(files, score_threshold=0.001)
+    found = _load(compiled, "best")(files, score_threshold=0.001)
     for i, expected in enumerate(found):
         boxes, labels, _ = source.annotations()[i]
         names = [source.class_names[label] for label in labels]
@@ -140,7 +140,7 @@ def test_a_video_keeps_its_frames_rate_and_size(compiled, tmp_path, size):
         np.testing.assert_allclose(*(np.median(i, axis=(0, 1)) for i in (drawn, frame)), atol=30)
     rows = json_lines(out / "detections.jsonl")
     assert [(row["file"], row["frame"]) for row in rows] == [(str(video), i) for i in range(1, 6)]
-    expected = _load(compiled)([frame[..., ::-1] for frame in given], score_threshold=0.9)
+    expected = _load(compiled, "best")([frame[..., ::-1] for frame in given], score_threshold=0.9)
     names = [[one["class"] for one in row["detections"]] for row in rows]
     assert names == [one.names for one in expected] != [[]] * 5
     assert (out / "yolo" / "labels" / "clip_000005.txt").is_file()
@@ -202,9 +202,9 @@ def test_mistakes_are_named_in_one_line(run, tmp_path, monkeypatch, capsys, argu
     assert not pathlib.Path("nothing").exists()
 
 
-def test_every_input_gets_a_name_of_its_own_and_the_output_is_not_searched(tmp_path, monkeypatch):
+def test_every_input_gets_a_name_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("b.jpg", "a.PNG", "sub/b.jpg", ".hidden.jpg", "out/b.jpg", "x/a.png", "x/a.bmp"):
+    for name in ("b.jpg", "a.PNG", "sub/b.jpg", ".hidden.jpg", "x/a.png", "x/a.bmp"):
         save(pathlib.Path(name))
     for name in ("notes.txt", "sub/c.MP4", "sub/c.avi"):
         pathlib.Path(name).write_text("no image")
@@ -220,3 +220,21 @@ def test_every_input_gets_a_name_of_its_own_and_the_output_is_not_searched(tmp_p
         "x/a.png": "x/a_2",
         "0": "camera_0",
     }
+
+
+def test_images_of_one_name_are_several_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = [str(save(pathlib.Path(name))) for name in ("a/x.jpg", "b/x.jpg", "b/x.png")]
+    inputs, _ = predict.find_inputs(files, pathlib.Path("out"))
+    items = list(predict.read_items(inputs, pytest.fail))
+    assert [item.image_name for item in items] == ["x.jpg", "x_2.jpg", "x.png"]  # as in coco.json
+    assert [item.drawn for item in items] == ["x.jpg", "x_2.jpg", "x_3.png"]
+
+
+@pytest.mark.parametrize("source", ["photos", "photos/*", "photos/**/*.jpg", "*"])
+def test_earlier_output_is_no_input(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/a.jpg", "photos/out/a.jpg", "photos/out/deep/b.jpg"):
+        save(pathlib.Path(name))
+    inputs, _ = predict.find_inputs([source], pathlib.Path("photos/out"))
+    assert [*inputs] == [pathlib.Path("photos/a.jpg")]

@@ -1,6 +1,6 @@
 """The command `yolov1 NAME`, and what all commands share: flags, configs, errors, exit codes.
 
-    yolov1 train|evaluate|report|inspect|predict|compare|export|benchmark [FLAGS]
+    yolov1 train|evaluate|report|inspect|predict|demo|compare|export|benchmark [FLAGS]
 
 is the same as `python -m yolov1_jax NAME`, and as `python -m yolov1_jax.main`,
 `python -m yolov1_jax.evaluate` and so on. `yolov1 NAME --help` lists the flags.
@@ -39,7 +39,10 @@ _OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 # What JAX and its collectives say in one process when another one has gone.
 _PEER_GONE = re.compile("peer|heartbeat|coordination|barrier|UNAVAILABLE|DEADLINE_EXCEEDED", re.I)
 
-COMMANDS = ("train", "evaluate", "report", "inspect", "predict", "compare", "export", "benchmark")
+COMMANDS = (
+    *("train", "evaluate", "report", "inspect", "predict", "demo", "compare"),
+    *("export", "benchmark"),
+)
 
 
 def main() -> int:

@@ -175,14 +175,14 @@ class Detector:
         self.image_size: int = metadata["image_size"]  # side of the network's input in pixels
         self.batch_size = 8  # images at once, at most; a file may need another number
         self.step: int = metadata["step"]  # of the checkpoint
-        self._network, self._resize = network, metadata["resize"]
-        self._fixed_batch: int | None = metadata["batch_size"]
-        self._select_options = {name: metadata[name] for name in _SELECT_OPTIONS}
+        self.metadata = dict(metadata)
+        self._network = network
 
     def __call__(self, images: Images, **options: Any) -> Detected | list[Detected]:
         """The detections of an image, or a list of those of several; arguments as of `stream`."""
-        found = self.stream(images, **options)
-        return next(found) if _is_one(images) else list(found)
+        if _is_one(images):
+            return next(self.stream(images, **options | {"on_unusable": None}))
+        return list(self.stream(images, **options))
 
     def stream(
         self,
@@ -204,14 +204,16 @@ class Detector:
           nms_iou_threshold: overlap above which the lower score of two detections of a class is
             removed; None for that of the run's evaluations.
           classes: names of those to keep; None for all.
-          on_unusable: called for a file that cannot be used; None raises its error.
+          on_unusable: called for a file that cannot be used; None raises its error, and so does a
+            call for one image.
         """
         given = {"score_threshold": score_threshold, "nms_iou_threshold": nms_iou_threshold}
-        given = {name: value for name, value in given.items() if value is not None}
+        options = {name: self.metadata[name] for name in _SELECT_OPTIONS}
+        options |= {name: value for name, value in given.items() if value is not None}
         if unknown := {*(classes or ())} - {*self.class_names}:
             raise UserError(f"expected classes of {self.class_names}, found {min(unknown)!r}")
         wanted = [classes is None or name in classes for name in self.class_names]
-        inputs, batch_size = self._inputs(images, on_unusable), self._fixed_batch
+        inputs, batch_size = self._inputs(images, on_unusable), self.metadata["batch_size"]
         while rows := list(itertools.islice(inputs, batch_size or self.batch_size)):
             # A power of two that the first batch fits in: few shapes have to be compiled.
             batch_size = batch_size or min(self.batch_size, 1 << (len(rows) - 1).bit_length())
@@ -219,14 +221,19 @@ class Detector:
             outputs = jax.device_get(self._network(np.stack([pixels for *_, pixels in padded])))
             outputs = {name: array[: len(rows)] for name, array in outputs.items()}
             sizes = np.array([size[::-1] for _, size, _ in rows])
-            found = detections_from_outputs(
-                outputs, sizes, len(wanted), self._select_options | given
-            )
+            found = detections_from_outputs(outputs, sizes, len(wanted), options)
             for (image, size, _), one in zip(rows, found, strict=True):
                 keep = np.array(wanted)[one.labels]
                 detected = Detected(*(part[keep] for part in one))
                 detected.image, detected.size, detected.class_names = image, size, self.class_names
                 yield detected
+
+    def predictions(self, image: ImageLike) -> dict[str, np.ndarray]:
+        """What the network gives for one image, not decoded: the arrays of `load_exported`."""
+        pixels = resize_image(_pixels(image), self.image_size, self.metadata["resize"])
+        batch = np.stack([pixels] * (self.metadata["batch_size"] or 1))
+        outputs = jax.device_get(self._network(batch))
+        return {name: array[0] for name, array in outputs.items()}
 
     def _inputs(
         self, images: Images, on_unusable: Callable[[UnusableFile], None] | None
@@ -240,7 +247,8 @@ class Detector:
                     raise
                 on_unusable(error)
                 continue
-            yield image, pixels.shape[1::-1], resize_image(pixels, self.image_size, self._resize)
+            resized = resize_image(pixels, self.image_size, self.metadata["resize"])
+            yield image, pixels.shape[1::-1], resized
 
     def __repr__(self) -> str:
         names = ", ".join(self.class_names[:5]) + ", ..." * (len(self.class_names) > 5)

@@ -19,20 +19,19 @@ detections   after NMS by the thresholds of the run's evaluations, by descending
 The file is run at once on the IMAGEs, by default 8 of the run's evaluation set; if it differs from
 the run by more than rounding, it is not written, and the exit code is 1.
 
-backbone   the ResNet in torchvision's naming; of a run of classification with its classifier, else
-           without
+The other formats hold the weights that the run evaluates with: averaged, where it averages them.
+Those without a suffix here are FILE.safetensors, whose metadata say, as JSON, what they were
+trained with. `--config.model.pretrained` takes these files.
+
+backbone   the ResNet in torchvision's naming; of a run of classification with its classifier
 reference  the detector in the naming of the PyTorch reference, channels [conf, x, y, w, h] per box
 torchlake  the detector in the naming of its later library, channels [x, y, w, h, conf] per box; for
            runs with config.model.head_neck_channels, as "reference" is for those without
-darknet    a FILE.weights of Darknet, of a run with its backbones and head; darknet_backbone: of its
-           first layers, without the head. A run of classification gives Darknet's classifier
-
-The weights are those that the run evaluates with: averaged, where it averages them. The metadata
-of safetensors say, as JSON, what they were trained with. `--config.model.pretrained` takes the
-file, and PyTorch by model.load_state_dict(safetensors.torch.load_file("r34.safetensors")), for a
-ResNet strict=False.
+darknet    FILE.weights, of a run with Darknet's backbones and head, or of their classifier
+darknet_backbone  FILE.weights of its first layers, without the head
 """
 
+import functools
 import math
 import pathlib
 import sys
@@ -40,6 +39,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 
 from yolov1_jax import command_line
 from yolov1_jax.config import UserError, local_path
@@ -55,24 +55,17 @@ from yolov1_jax.weights.formats import FORMATS
 
 NETWORKS = ("stablehlo", "onnx", "tflite")
 FLAGS = flags.FlagValues()
-_WORKDIR = flags.DEFINE_string("workdir", None, "run folder", flag_values=FLAGS)
-_OUTPUT = flags.DEFINE_string(
-    "output", None, "file to write; of a network <workdir>/detector.<format>", flag_values=FLAGS
-)
-_STEP = flags.DEFINE_string("step", "best", "best, latest or a step number", flag_values=FLAGS)
-_FORMAT = flags.DEFINE_enum(
-    "format",
-    None,
-    [*NETWORKS, *FORMATS, *darknet.FORMATS],
-    "default: by the suffix of the file; of .safetensors reference or torchlake",
-    flag_values=FLAGS,
-)
-_OUTPUTS = flags.DEFINE_enum("outputs", "predictions", OUTPUTS, "of a network", flag_values=FLAGS)
-_WEIGHTS = flags.DEFINE_enum(
-    "weights", "float32", WEIGHTS, "their type in a network", flag_values=FLAGS
-)
+_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
+_choice = functools.partial(flags.DEFINE_enum, flag_values=FLAGS)
+_WORKDIR = _string("workdir", None, "run folder")
+_OUTPUT = _string("output", None, "file to write; of a network <workdir>/detector.<format>")
+_STEP = _string("step", "best", "best, latest or a step number")
+_FORMATS = [*NETWORKS, *FORMATS, *darknet.FORMATS]
+_FORMAT = _choice("format", None, _FORMATS, "else by the suffix of --output and by the network")
+_OUTPUTS = _choice("outputs", "predictions", OUTPUTS, "of a network")
+_WEIGHTS = _choice("weights", "float32", WEIGHTS, "their type in a network")
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", None, "of a network; else any", lower_bound=1, flag_values=FLAGS
+    "batch_size", None, "of a network; else any", 1, flag_values=FLAGS
 )
 
 
@@ -98,6 +91,11 @@ def run(images: list[str]) -> None:
             "expected --batch_size=N, --weights=float32 and --outputs=predictions or boxes with "
             f"--format=tflite, found {_BATCH_SIZE.value}, {_WEIGHTS.value}, {_OUTPUTS.value}"
         )
+    names = "outputs", "weights", "batch_size"
+    of_network = [f"--{name}" for name in names if FLAGS[name].present] + images
+    if of_network and form not in NETWORKS:
+        formats = "|".join(NETWORKS)
+        raise UserError(f"expected {of_network[0]} only with --format={formats}, found {output}")
     restored = restore_run(workdir, _STEP.value)
     print(f"{workdir}: step {restored.step:,}, {restored.reason}")
     if form in NETWORKS:
@@ -132,14 +130,18 @@ def _write_network(output: pathlib.Path, restored: RestoredRun, paths: list[str]
 def _images(restored: RestoredRun, paths: list[str]) -> np.ndarray:
     """Images to compare with, uint8 [N, H, H, 3]; as many as make full batches."""
     config, batch_size = restored.setup.config, _BATCH_SIZE.value or 1
-    if paths:
-        images = [read_image(local_path(path)) for path in paths]
-    else:
-        source = open_split(config, "eval")
-        images = [source[i].image for i in range(min(8, len(source)))]
+    images = example_images(config, paths)
     inputs = [resize_image(image, config.image_size, config.data.resize) for image in images]
     number = batch_size * math.ceil(max(2, len(images)) / batch_size)
     return np.resize(inputs, (number, *inputs[0].shape))
+
+
+def example_images(config: ConfigDict, paths: Sequence[str]) -> list[np.ndarray]:
+    """Those of the files, by default 8 of the run's evaluation set. uint8 RGB [H, W, 3] each"""
+    if paths:
+        return [read_image(local_path(path)) for path in paths]
+    source = open_split(config, "eval")
+    return [source[i].image for i in range(min(8, len(source)))]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

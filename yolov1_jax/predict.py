@@ -56,7 +56,7 @@ _string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
 _list = functools.partial(flags.DEFINE_list, flag_values=FLAGS)
 _fraction = functools.partial(flags.DEFINE_float, lower_bound=0, upper_bound=1, flag_values=FLAGS)
 _WORKDIR = _string("workdir", None, "run folder")
-_MODEL = _string("model", None, "FILE.onnx or FILE.stablehlo of `yolov1 export`, not a run")
+_MODEL = _string("model", None, "FILE.onnx, .stablehlo or .tflite of `yolov1 export`")
 _OUTPUT = _string("output", None, "folder to write to; else <workdir>/predictions")
 _SAVE = _list("save", ["drawn"], "what to write: drawn, json, coco, voc, yolo, crops")
 _STEP = _string("step", "best", "checkpoint: best, latest or a step number")
@@ -86,30 +86,28 @@ class Item(NamedTuple):
 
 
 def find_inputs(sources: Sequence[str], output: pathlib.Path) -> tuple[Inputs, dict[str, int]]:
-    """Finds images and videos, but not in `output`; counts other files in folders by ending.
+    """Finds images and videos; counts other files in folders by ending.
 
+    Below a folder, and where a pattern begins, `output` is left out: an earlier call has filled it.
     Raises UserError if there is nothing at a source, or if what is drawn would replace an input.
     """
     inputs, others, output = Inputs(), collections.Counter[str](), output.resolve()
     for source in sources:
-        path = local_path(source)
+        path, found = local_path(source), Inputs()
+        root = pathlib.Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+        holds_output = root.resolve() in output.parents
         matches = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))
-        found = Inputs()
         if not matches and source.isdecimal():
             found[int(source)] = pathlib.Path(f"camera_{source}")
         for place in map(pathlib.Path, matches):
-            if not place.is_dir():
-                found[place] = pathlib.Path(place.stem)
-                continue
-            root = place.resolve()
-            own = output.relative_to(root).as_posix() if output.is_relative_to(root) else ".."
-            for name in files_below(place):
-                if name.startswith(f"{own}/"):
+            for name in files_below(place) if place.is_dir() else [""]:
+                entry, below = place / name, pathlib.Path(name or place.name)
+                if holds_output and entry.resolve().is_relative_to(output):
                     continue
-                if has_extension(name, (*EXTENSIONS, *VIDEOS)):
-                    found.setdefault(place / name, pathlib.Path(name).with_suffix(""))
+                if not name or has_extension(name, (*EXTENSIONS, *VIDEOS)):
+                    found.setdefault(entry, below.with_suffix(""))
                 else:
-                    others[pathlib.Path(name).suffix.lower() or name] += 1
+                    others[below.suffix.lower() or name] += 1
         if not found:
             raise UserError(f"expected images or videos at {path}, found none")
         inputs = {**inputs, **found, **inputs}  # a file keeps its first name
@@ -119,10 +117,11 @@ def find_inputs(sources: Sequence[str], output: pathlib.Path) -> tuple[Inputs, d
         inputs[file] = next(one for one in itertools.chain([stem], numbered) if one not in taken)
         taken.add(inputs[file])
     # In lower case: to some file systems a.PNG and a.png are the same file.
-    files = {str(file.resolve()).lower() for file in inputs if isinstance(file, pathlib.Path)}
-    drawn = (output / _drawn_name(*pair) for pair in inputs.items())
-    if replaced := files & {str(file.resolve()).lower() for file in drawn}:
-        raise UserError(f"what is drawn would replace {min(replaced)}: choose another --output")
+    files = {str(file.resolve()).lower(): file for file in inputs if isinstance(file, pathlib.Path)}
+    for pair in inputs.items():
+        drawn = str((output / _drawn_name(*pair)).resolve()).lower()
+        if drawn in files:
+            raise UserError(f"what is drawn would replace {files[drawn]}: choose another --output")
     return inputs, others
 
 
@@ -135,10 +134,15 @@ def _drawn_name(file: pathlib.Path | int, stem: pathlib.Path) -> str:
 
 def read_items(inputs: Inputs, skip: Callable[[UnusableFile], None]) -> Iterator[Item]:
     """The images, which are read later, and all frames; `skip` is called for a broken video."""
+    names = set[str]()
     for file, stem in inputs.items():
         drawn = _drawn_name(file, stem)
         if isinstance(file, pathlib.Path) and not drawn.endswith(".mp4"):
-            yield Item(str(file), stem.with_name(file.name).as_posix(), str(stem), drawn)
+            name = stem.with_name(file.name).as_posix()
+            if name in names:  # of an image in another folder
+                name = f"{stem.as_posix()}{file.suffix}"
+            names.add(name)
+            yield Item(str(file), name, str(stem), drawn)
             continue
         name = f"camera {file}" if isinstance(file, int) else str(file)
         capture = cv2.VideoCapture(file if isinstance(file, int) else name)
