@@ -146,7 +146,7 @@ def get_config() -> ConfigDict:
     train.log_every_steps = 50
     train.eval_every_epochs = 10.0
     train.eval_every_steps = config_dict.placeholder(int)  # wins over eval_every_epochs
-    train.checkpoint_every_steps = 1000  # besides one at every evaluation
+    train.checkpoint_every_steps = 1000  # besides one at every evaluation; None: only those
     train.keep_checkpoints = 2  # the latest ones; the best is kept as well
 
     config.optimizer = optimizer = ConfigDict()

@@ -33,7 +33,7 @@ def config_with(**changes):
         ({"num_epochs": 4.0, "min_steps": 50}, (50, 105, 1000, 50)),
         ({"num_epochs": 4.0, "min_steps": 7}, (42, 105, 1000, 42)),
         ({"num_steps": 0, "min_steps": 50}, (0, 105, 1000, 0)),
-        ({"eval_every_steps": 3, "checkpoint_every_steps": None}, (1575, 3, 3, 1575)),
+        ({"eval_every_steps": 3, "checkpoint_every_steps": None}, (1575, 3, 1575, 1575)),
         ({"num_epochs": 4.0, "plain_fraction": 0.25}, (42, 105, 1000, 32)),
     ],
 )

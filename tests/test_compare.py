@@ -110,12 +110,12 @@ def test_other_data_is_another_table(tables, tmp_path):
 
 @pytest.mark.parametrize(
     ("step", "value", "about"),
-    # The first of equal steps is the best.
-    [("best", "60.0", "step 20"), ("latest", "40.0", "step 40"), ("10", "50.0", "step 10")],
+    # The last of equal steps is the best, as for every command.
+    [("best", "60.0", "step 30"), ("latest", "40.0", "step 40"), ("10", "50.0", "step 10")],
 )
 def test_the_step(tables, tmp_path, step, value, about):
     results = [result(10, 0.5), result(20, 0.6), result(30, 0.6), result(40, 0.4)]
-    test = result(20, 0.3, data={"fingerprint": "t", "splits": ["VOC2012:test"]})
+    test = result(30, 0.3, data={"fingerprint": "t", "splits": ["VOC2012:test"]})
     folder = make_run(tmp_path / "run", *results, test=test)
     found = tables(folder, f"--step={step}")
     own, *others = mean_aps(found).values()
@@ -162,7 +162,7 @@ def test_the_difference_of_detections_has_an_interval(tables, tmp_path):
     found_tables = tables(*folders, make_run(tmp_path / "other", result(10, 0.5)))
     title = "Difference from nothing (points), and its 95 % interval over the images"
     assert found_tables[title]["half"]["AP50"].startswith("+50.5 (+")
-    assert "evaluate` writes: other" in (tmp_path / "out" / "compare.md").read_text()
+    assert "evaluate` writes those of other" in (tmp_path / "out" / "compare.md").read_text()
 
 
 def test_a_run_without_evaluation_takes_one_line_and_damaged_files_are_left_out(tables, tmp_path):

@@ -33,6 +33,7 @@ def test_shows_what_training_would_use(tree, tmp_path, capsys, monkeypatch):
         "images left out 1 0",
         "objects 2 1",
         "lost to cell collisions, 7x7 1 0",
+        "lost to cell collisions, 10x10 0 0",
         "lost to cell collisions, 14x14 0 0",
         "cat 2",
         "val has classes that train lacks: dog",

@@ -53,8 +53,8 @@ def test_a_whole_detector(format_name):
         ("model.prediction", "sigmoid"),
         ("model.head_neck_channels", 128),
     ):
-        assert_refused(file, config, key, value, f"set config.{key} to ")
-    assert_refused(file, config, "model.grid_size", 2, "set config.image_size to 128")
+        assert_refused(file, config, key, value, f"needs config.{key}=")
+    assert_refused(file, config, "model.grid_size", 2, "needs config.image_size=128, found 64")
 
 
 def test_the_metadata_of_our_own_files_decides():
@@ -66,7 +66,7 @@ def test_the_metadata_of_our_own_files_decides():
         ("model.class_names", own.model.class_names[::-1]),
         ("image_size", 64),
     ):
-        assert_refused(file, own, key, value, f"set config.{key} to ")
+        assert_refused(file, own, key, value, f"needs config.{key}=")
     # That of another program may have the same names.
     other = config_of("reference")
     for text in ("64x64", "[" * 100_000):
@@ -136,5 +136,5 @@ def test_a_state_from_a_run(tmp_path, task):
     ):
         jax.tree.map(np.testing.assert_array_equal, found, wanted)
     for key, value in (("model.backbone", "resnet34"), ("model.pixel_mean", (0.5, 0.5, 0.5))):
-        with pytest.raises(UserError, match=f"set config.{key} to "):
+        with pytest.raises(UserError, match=f"needs config.{key}="):
             check_pretrained(configs.replace(config, key, value))

@@ -100,7 +100,7 @@ def _measure(
     variables = jax.tree.map(jnp.copy, inference_variables(state))
 
     def flops(step: jax.stages.Lowered) -> float:
-        # Of the program as written: on a GPU, what is compiled hides its convolutions in cuDNN.
+        # Not of the compiled program, which on a GPU hides its convolutions in cuDNN.
         return (step.cost_analysis() or {}).get("flops", 0.0) / batch_size
 
     lowered = setup.train_step.lower(state, on_device)

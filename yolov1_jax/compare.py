@@ -99,7 +99,7 @@ def _read_result(path: pathlib.Path) -> dict[str, Any] | None:
     """None if it is not the result of an evaluation."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     parts = {"mAP", "protocols", "evaluation_set"}
     return result if isinstance(result, dict) and parts <= result.keys() else None
@@ -125,7 +125,7 @@ def _read_run(workdir: pathlib.Path, step: str) -> Entry:
 
     steps = sorted({one["step"] for _, one in results})
     own = {one["step"]: one for path, one in results if path.stem.isdecimal()}
-    best = max(own or steps, key=lambda number: own[number]["mAP"] or 0.0 if own else number)
+    best = max(own or steps, key=lambda number: (own[number]["mAP"] or 0.0 if own else 0.0, number))
     named = {"best": best, "latest": steps[-1]} | {str(number): number for number in steps}
     if step not in named:
         raise UserError(f"expected a --step that {workdir} has evaluated, {steps}, got {step}")
@@ -135,7 +135,7 @@ def _read_run(workdir: pathlib.Path, step: str) -> Entry:
         numbers["by_epoch"] = [
             (epochs[number], mean_ap)
             for number, one in own.items()
-            if one["evaluation_set"].get("fingerprint") == measured[0].key and number in epochs
+            if _key(one) == measured[0].key and number in epochs
             if (mean_ap := one["protocols"].get(protocol, {}).get("mAP")) is not None
         ]
     measured[0] = measured[0]._replace(selected=step == "best" and len(own) > 1)
@@ -147,8 +147,12 @@ def _measured(path: pathlib.Path, result: Mapping[str, Any]) -> Measured:
     """A result, and where its detections are: what was evaluated, or beside it."""
     found = pathlib.Path(result.get("detections", path.with_suffix("") / "detections.json"))
     title = _title(result["evaluation_set"])
-    key = result["evaluation_set"].get("fingerprint", title)
-    return Measured(key, title, result["protocols"], found if found.exists() else None)
+    return Measured(_key(result), title, result["protocols"], found if found.exists() else None)
+
+
+def _key(result: Mapping[str, Any]) -> str:
+    about = result["evaluation_set"]
+    return about.get("fingerprint") or _title(about)
 
 
 def _title(about: Mapping[str, Any]) -> str:
@@ -224,7 +228,7 @@ def _difference_parts(entries: Sequence[Entry], key: str) -> list[str]:
         if one.detections
     }
     missing = [entry.name for entry in entries if entry.settings and entry.name not in paths]
-    note = "No difference without detections, which `yolov1 evaluate` writes:"
+    note = "Differences need detections; `yolov1 evaluate` writes those of"
     parts = [f"{note} {', '.join(missing)}."] if missing and len(entries) > 1 else []
     truths = [path.with_name("annotations.json") for path in paths.values()]
     truths = [path for path in truths if path.exists()]
@@ -240,7 +244,9 @@ def _difference_parts(entries: Sequence[Entry], key: str) -> list[str]:
         changes = differences(annotations, first, other).values()
         rows.append([name, *(text.format(*(100 * end for end in change)) for change in changes)])
     title = f"### Difference from {names[0]} (points), and its 95 % interval over the images"
-    note = "An interval with 0 may be chance in the choice of images. The seed is not covered."
+    note = (
+        "If 0 is in the interval, the choice of the images may explain it. Seeds are not covered."
+    )
     return [*parts, title, _table(["", "AP of coco", "AP50", "AP75"], rows), note]
 
 
@@ -307,14 +313,17 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str = "---
 
 
 def _picture(entries: Sequence[Entry]) -> Figure | None:
-    """The mAP by epoch, on the data and by the protocol that the most entries have it of."""
-    most: dict[str, Any] = {}
+    """The mAP by epoch, on the first data and by the protocol that the most entries have it of."""
     for key, scores in _by_data(entries).items():
-        for protocol, by_name in scores.items():
-            curves = {name: one["by_epoch"] for name, one in by_name.items() if one.get("by_epoch")}
-            if len(curves) > len(most):
-                most, title = curves, f"mAP (%), {protocol}, {_title_of(entries, key)}"
-    return curves_figure(title, most) if most else None
+        curves = {
+            protocol: {n: one["by_epoch"] for n, one in by_name.items() if one.get("by_epoch")}
+            for protocol, by_name in scores.items()
+        }
+        protocol = max(curves, key=lambda name: len(curves[name]))
+        if curves[protocol]:
+            title = f"mAP (%), {protocol}, {_title_of(entries, key)}"
+            return curves_figure(title, curves[protocol])
+    return None
 
 
 def run(arguments: list[str]) -> None:

@@ -88,8 +88,8 @@ def run(images: list[str]) -> None:
     of_tflite = _BATCH_SIZE.value, _WEIGHTS.value == "float32", _OUTPUTS.value != "detections"
     if form == "tflite" and not all(of_tflite):
         raise UserError(
-            "expected --batch_size=N, --weights=float32 and --outputs=predictions or boxes with "
-            f"--format=tflite, found {_BATCH_SIZE.value}, {_WEIGHTS.value}, {_OUTPUTS.value}"
+            "expected --batch_size=N with --format=tflite, and neither --weights=float16 nor "
+            "--outputs=detections, found otherwise: for example --format=tflite --batch_size=1"
         )
     names = "outputs", "weights", "batch_size"
     of_network = [f"--{name}" for name in names if FLAGS[name].present] + images

@@ -245,7 +245,9 @@ def _voc_boxes(found: Detected) -> np.ndarray:
 
 def run(sources: list[str]) -> int:
     if (_WORKDIR.value is None) == (_MODEL.value is None) or not sources:
-        raise UserError("expected --workdir=RUN or --model=FILE, and images, videos or a camera")
+        raise UserError(
+            "expected either --workdir=RUN or --model=FILE, and images, videos or a camera"
+        )
     if unknown := {*_SAVE.value} - {*Results.FORMATS}:
         raise UserError(f"expected --save of {', '.join(Results.FORMATS)}, found {min(unknown)!r}")
     place = local_path(_WORKDIR.value or _MODEL.value)
@@ -257,7 +259,9 @@ def run(sources: list[str]) -> int:
     detector = load(place, _STEP.value)
     detector.batch_size = _BATCH_SIZE.value
     if unknown := {*(_CLASSES.value or ())} - {*detector.class_names}:
-        raise UserError(f"expected --classes of {detector.class_names}, found {min(unknown)!r}")
+        raise UserError(
+            f"expected --classes of {', '.join(detector.class_names)}; found {min(unknown)!r}"
+        )
     run_folder.make(output)  # an impossible path fails before the work
     skipped: list[UnusableFile] = []
 

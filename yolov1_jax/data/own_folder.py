@@ -48,7 +48,7 @@ class Found:
     why: str  # "data.yaml"
     splits: Mapping[str, Callable[[], Split]]  # "train", "val", "test"; "" for no split
     files: Collection[str] = ()  # of no single image: lists, names of classes, JSON
-    # Of the VOC devkit, by "DATASET:SET"
+    # The lists of the VOC devkit, by "DATASET:SET"
     lists: Mapping[str, Callable[[], Split]] = dataclasses.field(default_factory=dict)
     report: Report = dataclasses.field(default_factory=Report)  # what the reader does not use
 

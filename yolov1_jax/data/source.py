@@ -238,7 +238,7 @@ def _with_val(found: Found, eval_fraction: float = 0.2) -> Found:
         return Split(part, class_names or _class_names_of(images), category_ids)
 
     splits |= {"train": lambda: read_part(False), "val": lambda: read_part(True)}
-    why = f"{found.why}; without a val split: {eval_fraction:.0%} of its images are val"
+    why = f"{found.why}; no val split: about {eval_fraction:.0%} of the images are val"
     return dataclasses.replace(found, splits=splits, why=why)
 
 

@@ -42,7 +42,7 @@ def check_installed() -> None:
 
 
 def _version() -> str:
-    """Of hotcoco; empty if it is not installed."""
+    """The version of hotcoco; empty if it is not installed."""
     try:
         return importlib.metadata.version("hotcoco")
     except importlib.metadata.PackageNotFoundError:
@@ -116,7 +116,7 @@ def find_errors(result: Result, score_threshold: float) -> dict[str, Any]:
 
 
 def working_points(result: Result) -> dict[str, dict[str, float]]:
-    """Of each class with found objects: the threshold of the best f1, and precision and recall.
+    """The threshold of the best F1 of each class with found objects; precision and recall there.
 
     By the matches of voc10. It was chosen on these data, so the F1 is a little too good.
     """

@@ -85,7 +85,7 @@ class Result(NamedTuple):
         }
 
     def _examples(self) -> dict[str, list[list[float]]]:
-        """Of four images spread over the set, by id: label, score and box of what was detected."""
+        """Label, score and box of what was detected in four images of the set, by image id."""
         examples = {}
         for i in np.unique(np.linspace(0, len(self.annotations) - 1, 4).round().astype(int)):
             boxes, scores, labels = self.detections[i]

@@ -31,7 +31,7 @@ def check_file(
 ) -> None:
     """Runs a file, compares it with its run, and prints the result, its size and its speed.
 
-    `images`, uint8 [N, H, H, 3], are 2 at least, and a multiple of `batch_size`, which is None
+    `images`, uint8 [N, H, H, 3], are at least 2, and a multiple of `batch_size`, which is None
     where it is free. Raises RunError where the two differ by more than rounding of `weights`.
     """
     network, _ = load_exported(path)
@@ -61,7 +61,7 @@ def check_file(
 
 
 class Difference(NamedTuple):
-    """Of the outputs for all images."""
+    """The largest difference of the outputs for all images."""
 
     largest: float  # of any number, beside the largest value (at least 1)
     num_unmatched: int  # boxes that only one of the two has

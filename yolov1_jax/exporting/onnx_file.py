@@ -87,7 +87,7 @@ class _Graph:
         return names[0] if outputs == 1 else names
 
     def name(self, value: Any) -> str:
-        """Of a tensor, or of a new constant: a kernel as float16 where that loses nothing."""
+        """The name of a tensor or a new constant: a kernel as float16 where that loses nothing."""
         if isinstance(value, str):
             return value
         array, name = np.asarray(value), f"constant_{len(self.constants)}"
@@ -190,7 +190,7 @@ def _slice(graph: _Graph, eqn: Any, x: Value) -> Value:
     strides = p["strides"] or (1,) * len(axes)
     rows = zip(p["start_indices"], p["limit_indices"], axes, strides, strict=True)
     known = [row for row in rows if isinstance(row[1], int)]  # the batch may be a symbol
-    return graph("Slice", x, *zip(*known, strict=True))
+    return graph("Slice", x, *zip(*known, strict=True)) if known else x
 
 
 def _gather(graph: _Graph, eqn: Any, x: Value, starts: Value) -> Value:

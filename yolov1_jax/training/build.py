@@ -259,7 +259,7 @@ class RestoredRun(NamedTuple):
 def restore_run(workdir: str | pathlib.Path, step: str | int = "best") -> RestoredRun:
     """Reads a checkpoint of a run; UserError if there is no such run or checkpoint.
 
-    `step`: "best" (by mAP; the latest where none was evaluated), "latest", or a step number.
+    `step`: "best" (by mAP or top-1; the latest if there is none), "latest", or a step number.
     """
     workdir = pathlib.Path(workdir)
     setup = Setup(run_folder.read_config(workdir))
@@ -368,7 +368,7 @@ def run_length(config: ConfigDict, num_images: int) -> Length:
         num_steps,
         steps_per_epoch,
         eval_every,
-        train.checkpoint_every_steps or round(eval_every),
+        train.checkpoint_every_steps or num_steps,
         num_steps - round(train.plain_fraction * num_steps),
     )
 

@@ -173,7 +173,7 @@ class Checkpoints:
         Raises:
           DamagedCheckpoint: its content cannot be read, or differs from what was written.
           UserError: it holds arrays of other names or shapes.
-          OSError, MemoryError: it cannot be read for a reason that is not its content.
+          Exception: what Orbax raises where the cause is not its content, as no memory.
         """
         meta, _ = self._read_info(step)
         folder = self._path / str(step) / "state"
@@ -206,7 +206,7 @@ class Checkpoints:
 
         Raises:
           UserError: all checkpoints are damaged, or of another model.
-          OSError, MemoryError: see `restore`.
+          Exception: see `restore`.
         """
         self._remove_unfinished()
         steps = self.steps()
@@ -218,7 +218,7 @@ class Checkpoints:
             multihost_utils.sync_global_devices("checkpoint is damaged")  # nobody reads it now
             if jax.process_index() == 0:
                 aside = self.directory / f"{step}.damaged"
-                shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+                shutil.rmtree(aside, ignore_errors=True)  # from an earlier time
                 (self.directory / str(step)).rename(aside)
         if steps:
             raise UserError(

@@ -140,10 +140,10 @@ def load_pretrained(
 def _check_settings(origin: str, config: ConfigDict, expected: Mapping[str, Any]) -> None:
     settings = flatten(config)
     kind = "run" if os.path.isdir(origin) else f"checkpoint of {config.model.pretrained_format!r}"
-    for key, value in expected.items():
-        if settings[key] != value:
-            wanted = shortened(repr(value), 1000)
-            raise UserError(
-                f"{origin}, a {kind}, needs {key}={wanted}, not "
-                f"{settings[key]!r}: set config.{key} to {wanted}"
-            )
+    wrong = {key: value for key, value in expected.items() if settings[key] != value}
+    if wrong:
+        needed = (f"config.{key}={shortened(repr(one), 1000)}" for key, one in wrong.items())
+        found = (f"{settings[key]!r}" for key in wrong)
+        raise UserError(
+            f"{origin}, a {kind}, needs {', '.join(needed)}, found {', '.join(found)}: set them"
+        )

@@ -31,7 +31,7 @@ def start_devices() -> str:
 
 
 def shardings() -> tuple[NamedSharding, NamedSharding]:
-    """That of a batch, over every device of every process, and that of everything else."""
+    """The shardings of a batch, over every device of every process, and of everything else."""
     # Explicit axes, the default, refuse the gathers of the target grid.
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())

@@ -261,15 +261,17 @@ def _add_errors(page: _Page, result: Result) -> None:
         page.plot("confusion.png", confusion),
     )
     images, doubtful = errors["images"], errors["labels_to_check"]
+    worst = images[:_TILES]
+    best = [one for one in images[::-1] if one["tp"] and one not in worst]
     page.add(
         "Worst images",
         "Solid: detection. Dashed: ground truth, named where missed.",
-        page.tiles(images, COUNTS),
+        page.tiles(worst, COUNTS),
     )
     page.add(
         "Best images",
         "Most objects found without an error.",
-        page.tiles(images[::-1], COUNTS),
+        page.tiles(best, COUNTS),
     )
     page.add(
         "Confidently wrong",
@@ -337,7 +339,7 @@ def write_first_batch(
 
 
 def _targets(batch: Mapping[str, np.ndarray], config: ConfigDict) -> list[GroundTruth]:
-    """Of each image the objects that own a cell, from the encoded targets."""
+    """The objects of each image that own a cell, from the encoded targets."""
     targets = encode_targets(
         *(jnp.asarray(batch[name]) for name in ("boxes_xyxy", "labels", "valid")),
         grid_size=config.model.grid_size,

@@ -20,7 +20,7 @@ SUSPECT = "{class} {score:.2f}, labelled {labelled}"
 
 
 def result_table(result: AnyResult, *, step: int | None = None) -> Table:
-    """AP or top-1 of each class in percent. `step`: of the run; None for no run's."""
+    """AP or top-1 of each class in percent. `step`: of the run; None for detections of no run."""
     title = result.protocol if isinstance(result, Result) else "accuracy"
     title += "" if step is None else f", step {step:,}"
     table = Table(title=title, title_justify="left", show_footer=True)
@@ -41,7 +41,7 @@ def result_table(result: AnyResult, *, step: int | None = None) -> Table:
     counts = np.bincount(result.annotations.labels, minlength=len(result.annotations.class_names))
     rows = zip(result.top1_by_class().items(), counts, strict=True)
     shares = [(share, name, count) for (name, share), count in rows if share is not None]
-    # Of many classes, the worst.
+    # The worst where there are many classes.
     for share, name, count in shares if len(shares) <= _MOST_ROWS else sorted(shares)[:_MOST_ROWS]:
         table.add_row(escape(name), f"{share:.1%}", f"{count:,}")
     return table

@@ -77,6 +77,7 @@ def read_weights(origin: str | os.PathLike[str]) -> WeightsFile:
 def write_safetensors(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
+    """Writes a file, which a failure may leave incomplete: see `run_folder.replacing`."""
     # safetensors writes the memory of an array, whatever its strides.
     contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     pathlib.Path(path).write_bytes(safetensors.numpy.save(contiguous, dict(metadata)))
