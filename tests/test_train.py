@@ -152,6 +152,7 @@ def test_classification_is_continued_like_detection(tmp_path):
     assert found == [evaluations(whole)[name]["top1"] for name in ("3.json", "6.json")]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_and_a_run_that_is_finished(whole, finished, caplog):
     shutil.rmtree(finished / "checkpoints" / "12" / "state")
     train(finished)
@@ -235,6 +236,7 @@ def test_a_refused_command_leaves_a_run_as_it_is(whole):
     assert {path: path.is_file() and path.read_bytes() for path in whole.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_it_ends_early_where_the_config_says_so(tmp_path):
     def steps_evaluated():
         return [row["step"] for row in rows(tmp_path / "run") if row["split"] == "eval"]
