@@ -5,8 +5,8 @@ Command     yolov1 inspect PATH          # first: what would be used
             yolov1 train --config=own_data --config.data.root=PATH --workdir=runs/mine
             PATH holds VOC XML, YOLO text or COCO JSON with its images: docs/data.md
 Expected    30 epochs, at least 448 steps. Measured on 205 images of blood cells (docs/results.md):
-            voc07 82.6, 82.8 and 80.5 (three seeds) on 87 others, from weights of Tiny-ImageNet, not
-            those of the hub: a minute on one H100, about an hour on one CPU core.
+            voc07 82.6, 82.8 and 80.5 (three seeds) on 87 others, in a minute on one H100 (about an
+            hour on one CPU core). These started from Tiny-ImageNet weights, not from the hub's.
 Needs       the network once, and pip install 'yolov1_jax[hub]', for the backbone's weights.
             Without: --config.model.pretrained=FILE with weights of a ResNet-18 in torchvision's
             naming (docs/weights.md), or --config.model.pretrained=none for random weights, which
